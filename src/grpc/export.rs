@@ -1,0 +1,187 @@
+//! `ExportService`: one file's types at once, or many files' as a stream.
+
+use std::pin::Pin;
+
+use futures_util::Stream;
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+use tracing::Instrument as _;
+
+use super::Services;
+use super::call::Call;
+use super::convert::{
+    event_message, failed_file_message, file_message, file_request, file_status, invalid, lease_status, options_of,
+    path_status, selector_of, summary_message,
+};
+use crate::export::{Event, Options};
+use crate::model::{ProjectRoot, Selector};
+use crate::proto;
+use crate::proto::export_files_response::Result as Message;
+use crate::proto::export_service_server::ExportService;
+
+/// Messages of a stream that wait for a slow reader.
+const WAITING: usize = 2;
+/// What a message has beside its one field.
+const OVERHEAD: usize = 64;
+
+type Sender = mpsc::Sender<Result<proto::ExportFilesResponse, Status>>;
+
+#[tonic::async_trait]
+impl ExportService for Services {
+    async fn export_locations(
+        &self,
+        request: Request<proto::ExportLocationsRequest>,
+    ) -> Result<Response<proto::ExportLocationsResponse>, Status> {
+        let mut call = Call::begin(self, "ExportLocations", &request).map_err(|status| *status)?;
+        let request = request.into_inner();
+        call.root.clone_from(&request.project_root);
+        let result = call.within_deadline(self.export_one(request)).await;
+        if let Ok(file) = &result {
+            call.tally.add(Ok(&file.1));
+        }
+        let result =
+            result.map(|(path, file)| proto::ExportLocationsResponse { file: Some(file_message(path, Ok(file))) });
+        call.finish(result)
+    }
+
+    type ExportFilesStream = Pin<Box<dyn Stream<Item = Result<proto::ExportFilesResponse, Status>> + Send>>;
+
+    async fn export_files(
+        &self,
+        request: Request<proto::ExportFilesRequest>,
+    ) -> Result<Response<Self::ExportFilesStream>, Status> {
+        let mut call = Call::begin(self, "ExportFiles", &request).map_err(|status| *status)?;
+        let request = request.into_inner();
+        call.root.clone_from(&request.project_root);
+        let plan = match self.plan(&request) {
+            Ok(plan) => plan,
+            Err(status) => return call.finish(Err(status)),
+        };
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let mut response: Response<Self::ExportFilesStream> = Response::new(Box::pin(ReceiverStream::new(receiver)));
+        call.stamp(&mut response);
+        let (services, span) = (self.clone(), call.span());
+        self.calls.spawn(async move { services.stream(call, request.files, plan, sender).await }.instrument(span));
+        Ok(response)
+    }
+}
+
+/// What a stream's request comes to, once it was found to be in order.
+#[derive(Clone, Debug)]
+struct Plan {
+    root: ProjectRoot,
+    selector: Option<Selector>,
+    options: Options,
+}
+
+impl Services {
+    async fn export_one(
+        &self,
+        request: proto::ExportLocationsRequest,
+    ) -> Result<(String, crate::export::FileExport), Status> {
+        let root = self.project(&request.project_root)?;
+        let options = options_of(request.options.as_ref(), self.max_in_flight)?;
+        let file = request.file.ok_or_else(|| invalid("file", "it is not set"))?;
+        let path = file.path.clone();
+        let file = file_request(file, None).map_err(|error| file_status(&error))?;
+        let lease = self.exporter.lease(&root).await.map_err(|error| lease_status(&error))?;
+        let result = self.exporter.file(&lease, &root, file, options).await;
+        result.map(|file| (path, file)).map_err(|error| file_status(&error))
+    }
+
+    fn plan(&self, request: &proto::ExportFilesRequest) -> Result<Plan, Status> {
+        let root = self.project(&request.project_root)?;
+        let options = options_of(request.options.as_ref(), self.max_in_flight)?;
+        let selector = selector_of(request.default_selector).map_err(|reason| invalid("default_selector", reason))?;
+        if !request.save_as_project_id.is_empty() {
+            return Err(Status::unimplemented("save_as_project_id: snapshots are not served by this version"));
+        }
+        if request.files.is_empty() && selector.is_none() {
+            let reason = "to export the whole project, say which names: SELECTOR_DECLARATIONS or SELECTOR_NAMES";
+            return Err(invalid("default_selector", reason));
+        }
+        Ok(Plan { root, selector, options })
+    }
+
+    /// The project root that a request names.
+    pub(super) fn project(&self, named: &str) -> Result<ProjectRoot, Status> {
+        self.roots.project(named).map_err(|error| path_status("project_root", &error))
+    }
+
+    /// A stream's whole life. It ends when its reader goes, and then leaves nothing under way.
+    async fn stream(&self, mut call: Call, files: Vec<proto::FileLocations>, plan: Plan, sender: Sender) {
+        let mut tally = call.tally;
+        let exported = call.within_deadline(async {
+            tokio::select! {
+                // Else a stream whose reader is gone would be noticed only with its next file.
+                () = sender.closed() => Err(Status::cancelled("the caller has gone")),
+                result = self.export_many(files, &plan, &sender, &mut tally) => result,
+            }
+        });
+        let result = exported.await;
+        call.tally = tally;
+        let code = result.as_ref().map_or_else(Status::code, |()| tonic::Code::Ok);
+        if let Err(status) = result {
+            let _ = sender.send(Err(status)).await;
+        }
+        call.finish_stream(code);
+    }
+
+    async fn export_many(
+        &self,
+        files: Vec<proto::FileLocations>,
+        plan: &Plan,
+        sender: &Sender,
+        tally: &mut super::call::Tally,
+    ) -> Result<(), Status> {
+        let begun = Instant::now();
+        let Plan { root, selector, options } = plan;
+        let lease = self.exporter.lease(root).await.map_err(|error| lease_status(&error))?;
+        let requests = match selector {
+            Some(selector) if files.is_empty() => {
+                self.exporter.whole_project(&lease, root, *selector).await.map_err(|error| lease_status(&error))?
+            }
+            _ => files.into_iter().map(|file| (file.path.clone(), file_request(file, *selector))).collect(),
+        };
+        let (events, receiver) = mpsc::channel(1);
+        let exporting = async {
+            let progress = self.exporter.files(&lease, root, requests, *options, &events).await;
+            let _ = events.send(Event::Progress(progress)).await;
+            drop(events);
+        };
+        let sending = async {
+            // Gone with this block, so that the exporting ends if the sending did.
+            let mut receiver = receiver;
+            while let Some(event) = receiver.recv().await {
+                if let Event::File { result, .. } = &event {
+                    tally.add(result.as_ref());
+                }
+                self.send(sender, event_message(event)).await?;
+            }
+            Ok::<(), Status>(())
+        };
+        let ((), sent) = tokio::join!(exporting, sending);
+        sent?;
+        self.send(sender, Message::Summary(summary_message(tally, begun.elapsed()))).await
+    }
+
+    /// Waits for the reader; a file too large for one message is replaced by an error.
+    async fn send(&self, sender: &Sender, message: Message) -> Result<(), Status> {
+        let mut message = message;
+        if let Message::File(file) = &message
+            && file.encoded_len() + OVERHEAD > self.max_message_out
+        {
+            let status = Status::resource_exhausted(format!(
+                "the file's answer has {} bytes; messages have at most {}: ask for fewer locations at a time, or raise the server's --max-message-out",
+                file.encoded_len(),
+                self.max_message_out
+            ));
+            message = Message::File(failed_file_message(file.path.clone(), &status));
+        }
+        let response = proto::ExportFilesResponse { result: Some(message) };
+        sender.send(Ok(response)).await.map_err(|_| Status::cancelled("the caller has gone"))
+    }
+}

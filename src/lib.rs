@@ -1,0 +1,26 @@
+//! pyrightd keeps one warm Pyright per project root, shares it among many callers, and exports the types it infers.
+//!
+//! The program is `main.rs`; the layers, and who may import whom, are in the README under "How it is built".
+
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod export;
+pub mod grpc;
+pub mod lsp;
+pub mod model;
+pub mod position;
+pub mod pyright;
+pub mod telemetry;
+pub mod workspace;
+
+/// The wire contract, as compiled from `proto/`.
+#[allow(
+    missing_docs,
+    clippy::pedantic,
+    clippy::large_enum_variant,
+    reason = "generated; the contract's comments come along"
+)]
+pub mod proto {
+    tonic::include_proto!("pyrightd.v1");
+}

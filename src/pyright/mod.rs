@@ -1,0 +1,10 @@
+//! Driving Pyright: installing it, running one process per project root, asking it, and reading what it says.
+
+pub mod infer;
+pub mod install;
+pub mod interpreter;
+pub mod overrides;
+pub mod process;
+pub mod registry;
+pub mod session;
+pub mod supervisor;

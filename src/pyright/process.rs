@@ -1,0 +1,153 @@
+//! One Pyright process: started in a group of its own, its standard error drained into the log, ended for good.
+//!
+//! What is said over its pipes is left to `session`.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use futures_util::StreamExt as _;
+use process_wrap::tokio::{ChildWrapper, CommandWrap, KillOnDrop, ProcessGroup};
+use tokio::io::AsyncRead;
+use tokio::process::{ChildStdin, ChildStdout, Command};
+use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
+use tokio_util::task::TaskTracker;
+
+use super::install::Engine;
+use super::interpreter;
+use crate::workspace::environment::Environment;
+
+/// The folder, below the temporary one, in which Pyright looks for cancellation files.
+const CANCELLATION: &str = "python-languageserver-cancellation";
+/// Its name there; each process has a temporary folder of its own, so that one name serves.
+const CANCELLATION_NAME: &str = "pyrightd";
+/// The longest line of standard error that is logged whole, in bytes.
+const MAX_LINE: usize = 2000;
+
+/// A running process, not yet ended.
+#[derive(Debug)]
+pub struct Process {
+    child: Box<dyn ChildWrapper>,
+    id: u32,
+    /// Its temporary files; removed with it.
+    scratch: tempfile::TempDir,
+}
+
+/// How a process is to run.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// What to run.
+    pub engine: Engine,
+    /// What its interpreter is to answer.
+    pub environment: Environment,
+    /// Upper bound of its heap, in MiB; none leaves it to Node.
+    pub max_heap_mib: Option<u32>,
+    /// A script for Node to load first.
+    pub preload: Option<Preload>,
+}
+
+/// A script that Node loads before Pyright.
+#[derive(Clone, Debug)]
+pub struct Preload {
+    /// Its file's name.
+    pub name: &'static str,
+    /// Its text.
+    pub text: &'static str,
+    /// The environment variable it reads, and the value.
+    pub variable: (&'static str, OsString),
+}
+
+impl Process {
+    /// Starts it. Its standard error goes to the log by a task on `tracker`.
+    ///
+    /// # Errors
+    /// Where the operating system refuses.
+    pub fn start(launch: &Launch, tracker: &TaskTracker) -> io::Result<(Self, ChildStdin, ChildStdout)> {
+        let scratch = tempfile::Builder::new().prefix("pyrightd-engine-").tempdir()?;
+        std::fs::create_dir_all(scratch.path().join(CANCELLATION).join(CANCELLATION_NAME))?;
+        let mut arguments: Vec<OsString> = Vec::new();
+        if let Some(heap) = launch.max_heap_mib {
+            arguments.push(format!("--max-old-space-size={heap}").into());
+        }
+        if let Some(preload) = &launch.preload {
+            let path = scratch.path().join(preload.name);
+            std::fs::write(&path, preload.text)?;
+            arguments.extend(["--require".into(), path.into()]);
+        }
+        arguments.push(launch.engine.server.clone().into());
+        arguments.push("--stdio".into());
+        arguments.push(format!("--cancellationReceive=file:{CANCELLATION_NAME}").into());
+
+        #[expect(clippy::disallowed_methods, reason = "this is the place where engines are started")]
+        let mut command = Command::new(&launch.engine.node);
+        command
+            .args(arguments)
+            // Nothing of the server's own environment reaches it, such as NODE_OPTIONS or PYTHONPATH.
+            .env_clear()
+            .env("TMPDIR", scratch.path())
+            .env("HOME", scratch.path())
+            .env(interpreter::VARIABLE, interpreter::answers(&launch.environment))
+            .envs(launch.preload.iter().map(|preload| (preload.variable.0, &preload.variable.1)))
+            .current_dir(scratch.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = CommandWrap::from(command).wrap(ProcessGroup::leader()).wrap(KillOnDrop).spawn()?;
+        let id = child.id().unwrap_or_default();
+        let (Some(stdin), Some(stdout), Some(stderr)) =
+            (child.stdin().take(), child.stdout().take(), child.stderr().take())
+        else {
+            return Err(io::Error::other("the process has no pipes"));
+        };
+        tracker.spawn(drain(stderr, id));
+        Ok((Self { child, id, scratch }, stdin, stdout))
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Where cancellation files for it are made.
+    #[must_use]
+    pub fn cancellation_folder(&self) -> PathBuf {
+        self.scratch.path().join(CANCELLATION).join(CANCELLATION_NAME)
+    }
+
+    /// Waits for it to end by itself.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when dropped.
+    pub async fn wait(&mut self) {
+        let _ = self.child.wait().await;
+    }
+
+    /// Ends it and all it started, and waits until it is gone.
+    pub async fn kill(mut self) {
+        if let Err(error) = self.child.start_kill() {
+            tracing::debug!(%error, process = self.id, "the process was gone before it was killed");
+        }
+        self.wait().await;
+    }
+}
+
+/// A process's resident memory in bytes; none where it can't be told.
+#[must_use]
+pub fn resident_bytes(id: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(Path::new("/proc").join(id.to_string()).join("status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+async fn drain(stderr: impl AsyncRead + Unpin, process: u32) {
+    let mut lines = FramedRead::new(stderr, LinesCodec::new_with_max_length(MAX_LINE));
+    while let Some(line) = lines.next().await {
+        match line {
+            Ok(line) => tracing::warn!(process, "engine: {line}"),
+            Err(LinesCodecError::MaxLineLengthExceeded) => tracing::warn!(process, "engine: a line too long to log"),
+            Err(LinesCodecError::Io(_)) => return,
+        }
+    }
+}

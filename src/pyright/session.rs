@@ -1,0 +1,838 @@
+//! One conversation with one Pyright process: the handshake, the server's own requests, and what it knows of the disk.
+//!
+//! A [`Session`] that [`Session::start`] returns is ready: initialized, configured, the project's files found, and a
+//! probe answered. Before each call, [`Session::refresh`] makes the engine's view equal to the disk. What to do when a
+//! process dies is left to `supervisor`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use lsp_types::notification::{
+    DidChangeConfiguration, DidChangeTextDocument, DidChangeWatchedFiles, DidCloseTextDocument, DidOpenTextDocument,
+    Exit, Initialized, LogMessage, Notification, ShowMessage,
+};
+use lsp_types::request::{GotoDefinition, HoverRequest, Initialize, Request, Shutdown, WorkspaceConfiguration};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::limit::ConcurrencyLimit;
+use tower::{Service as _, ServiceExt as _};
+
+use super::overrides;
+use super::process::{Launch, Process};
+use crate::lsp::multiplexer::{Call, CallError, Client, Ended, Multiplexer, Options};
+use crate::model::{Position, ProjectRoot, ProjectSettings, Range};
+use crate::workspace::environment::Environment;
+use crate::workspace::paths::AllowedRoots;
+use crate::workspace::tree::{Place as Folder, Touched, Tree, is_reached};
+use crate::workspace::watch::{Subscription, Watcher};
+
+/// The longest message taken from the engine, in bytes.
+const MAX_MESSAGE: usize = 64 << 20;
+/// How long one caller's locations are asked for before others that wait for the engine's view to change get their turn.
+const TURN: Duration = Duration::from_millis(500);
+/// The same for a text that is not on disk, which everybody else has to wait for: taking it up again costs the most.
+const OVERLAY_TURN: Duration = Duration::from_secs(2);
+/// How long a stopping engine may take to say good-bye.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// JSON-RPC codes for "cancelled" and "content modified": the engine dropped the request for reasons of its own.
+const DROPPED: [i64; 3] = [-32800, -32801, -32802];
+/// A document that is never on disk; dotted, so that no import can name it.
+const PROBE: &str = ".pyrightd-probe.py";
+const PROBE_TEXT: &str = "answer = int('42')\n";
+
+/// How engines are run; the same for all projects.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Requests under way at once to one engine.
+    pub max_in_flight: usize,
+    /// How long a silent engine that owes an answer is waited for.
+    pub stall: Duration,
+    /// How long a start, or a new look at the project's files, may take.
+    pub start: Duration,
+    /// Upper bound of an engine's heap, in MiB; none leaves it to Node.
+    pub max_heap_mib: Option<u32>,
+}
+
+/// Why a session can't answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// The process is gone; its successor may answer.
+    #[error("the engine's process ended")]
+    Disconnected,
+    /// The process ended while this was asked of it.
+    #[error("the engine's process ended while it was asked")]
+    DiedAsking,
+    /// The caller's token was cancelled.
+    #[error("the call was cancelled")]
+    Cancelled,
+    /// The engine was asked to do what it can't.
+    #[error("the engine did not start: {0}")]
+    Start(String),
+}
+
+/// A text to ask about.
+#[derive(Clone, Debug)]
+pub struct Document {
+    /// Its absolute path.
+    pub path: PathBuf,
+    /// All of it, a byte order mark included.
+    pub text: Arc<str>,
+    /// The text is not what is on disk.
+    pub overlay: bool,
+}
+
+/// A place to ask about.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// In UTF-16 units, a byte order mark counted.
+    pub position: Position,
+    /// Ask for definitions too.
+    pub definitions: bool,
+}
+
+/// What the engine says of a place.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// The hover's Markdown and the extent of what it is about; none where there is nothing to say.
+    pub hover: Option<(String, Range)>,
+    /// Where it is declared.
+    pub definitions: Vec<(PathBuf, Range)>,
+    /// The engine answered with an error.
+    pub failed: bool,
+}
+
+/// One ready engine. Shared by all its callers.
+#[derive(Debug)]
+pub struct Session {
+    root: ProjectRoot,
+    settings: ProjectSettings,
+    environment: Environment,
+    roots: Arc<AllowedRoots>,
+    multiplexer: Multiplexer,
+    requests: ConcurrencyLimit<Multiplexer>,
+    /// Held shared while files are asked about as they are on disk, and alone while the engine's view changes.
+    view: Arc<RwLock<()>>,
+    /// How many turns use each open document.
+    open: tokio::sync::Mutex<HashMap<PathBuf, usize>>,
+    tree: Arc<Mutex<Tree>>,
+    /// Of the root folder, by which a folder put in its place is told.
+    identity: Option<(u64, u64)>,
+    watcher: Arc<Watcher>,
+    touched: Subscription,
+    facts: watch::Receiver<Facts>,
+    limits: Limits,
+    tracker: TaskTracker,
+    /// Cancelled when the process is gone, or has to go.
+    condemned: CancellationToken,
+    waiting: AtomicU32,
+    in_flight: AtomicU32,
+}
+
+/// What is needed to start a session.
+#[derive(Debug)]
+pub struct Start<'a> {
+    /// The project.
+    pub root: ProjectRoot,
+    /// What its caller said of it.
+    pub settings: ProjectSettings,
+    /// Where its paths may lead.
+    pub roots: Arc<AllowedRoots>,
+    /// What to run.
+    pub engine: &'a super::install::Engine,
+    /// How.
+    pub limits: Limits,
+    /// Tells of changes.
+    pub watcher: Arc<Watcher>,
+    /// Runs its tasks.
+    pub tracker: TaskTracker,
+}
+
+impl Session {
+    /// Starts a process and returns once it can serve, with the process and, later, why its connection ended.
+    ///
+    /// # Errors
+    /// [`SessionError::Start`] where it can't be started or is not ready in time.
+    ///
+    /// # Cancel safety
+    /// Dropped half-way, the process is killed.
+    pub async fn start(start: Start<'_>) -> Result<(Arc<Self>, Process, oneshot::Receiver<Ended>), SessionError> {
+        let limits = start.limits.clone();
+        let root = start.root.clone();
+        tokio::time::timeout(limits.start, Self::begin(start)).await.unwrap_or_else(|_| {
+            Err(SessionError::Start(format!("{root} was not ready after {} s", limits.start.as_secs())))
+        })
+    }
+
+    async fn begin(start: Start<'_>) -> Result<(Arc<Self>, Process, oneshot::Receiver<Ended>), SessionError> {
+        let Start { root, settings, roots, engine, limits, watcher, tracker } = start;
+        let failed = |what: &str, error: &dyn std::fmt::Display| SessionError::Start(format!("{what}: {error}"));
+
+        let environment = discover(&root, &settings, &roots);
+        // Watched first and read then: what changes from here on is told of.
+        let folders = folders(&root, &settings, &environment);
+        let (watching, tops) = (Arc::clone(&watcher), folders.iter().map(|place| place.folder.clone()).collect());
+        let (touched, tree) = tokio::task::spawn_blocking(move || (watching.subscribe(tops), Tree::scan(folders)))
+            .await
+            .map_err(|error| failed("reading the project", &error))?;
+
+        let launch = Launch {
+            engine: engine.clone(),
+            environment: environment.clone(),
+            max_heap_mib: limits.max_heap_mib,
+            preload: overrides::preload(&settings),
+        };
+        let (process, stdin, stdout) =
+            Process::start(&launch, &tracker).map_err(|error| failed("starting the process", &error))?;
+        let (facts_sender, facts) = watch::channel(Facts::default());
+        let host = Host { root: root.clone(), configuration: configuration(&settings)?, facts: facts_sender };
+        let options = Options {
+            max_message: MAX_MESSAGE,
+            stall: limits.stall,
+            cancellation_folder: Some(process.cancellation_folder()),
+        };
+        let (ended_sender, ended) = oneshot::channel();
+        let multiplexer = Multiplexer::start(stdout, stdin, host, options, &tracker, ended_sender);
+        let session = Self {
+            requests: ConcurrencyLimit::new(multiplexer.clone(), limits.max_in_flight),
+            identity: identity(root.path()),
+            view: Arc::default(),
+            open: tokio::sync::Mutex::default(),
+            tree: Arc::new(Mutex::new(tree)),
+            condemned: CancellationToken::new(),
+            waiting: AtomicU32::new(0),
+            in_flight: AtomicU32::new(0),
+            root,
+            settings,
+            environment,
+            roots,
+            multiplexer,
+            watcher,
+            touched,
+            facts,
+            limits,
+            tracker,
+        };
+        session.handshake().await?;
+        Ok((Arc::new(session), process, ended))
+    }
+
+    async fn handshake(&self) -> Result<(), SessionError> {
+        let root = uri(self.root.path());
+        let capabilities = json!({
+            "workspace": {
+                "configuration": true,
+                "workspaceFolders": true,
+                "didChangeWatchedFiles": { "dynamicRegistration": true, "relativePatternSupport": true },
+            },
+            "textDocument": {
+                "hover": { "contentFormat": ["markdown"] },
+                "definition": { "linkSupport": false },
+                // A client that pulls diagnostics, and then never does, keeps the checker from running at all.
+                "diagnostic": { "dynamicRegistration": true },
+            },
+        });
+        let parameters = json!({
+            // With an id here, the engine's watchdog ends it where that process can't be seen, as in a container.
+            "processId": null,
+            "rootUri": root,
+            "workspaceFolders": [{ "uri": root, "name": "project" }],
+            "capabilities": capabilities,
+        });
+        self.call_directly::<Value>(Initialize::METHOD, &parameters).await?;
+        self.notify(Initialized::METHOD, &json!({})).await?;
+        // An answer given before the files are found would be lost.
+        self.files_found_after(0).await?;
+        self.probe().await
+    }
+
+    /// Asks for a type that is known, of a document that is not on disk.
+    async fn probe(&self) -> Result<(), SessionError> {
+        let document = Document { path: self.root.path().join(PROBE), text: PROBE_TEXT.into(), overlay: true };
+        self.open(&document).await?;
+        let position = position_parameters(&uri(&document.path), Position::default());
+        let hover: Option<lsp_types::Hover> = self.call_directly(HoverRequest::METHOD, &position).await?;
+        self.close(&document).await?;
+        match hover.map(markdown) {
+            Some(text) if text.contains("answer: int") => Ok(()),
+            other => Err(SessionError::Start(format!("the engine does not know the type of a number: {other:?}"))),
+        }
+    }
+
+    /// Waits until the engine has found the project's files once more than `before` times.
+    async fn files_found_after(&self, before: u64) -> Result<(), SessionError> {
+        let mut facts = self.facts.clone();
+        facts.wait_for(|facts| facts.scans > before).await.map(|_| ()).map_err(|_| SessionError::Disconnected)
+    }
+
+    /// What its caller said of the project.
+    #[must_use]
+    pub fn settings(&self) -> &ProjectSettings {
+        &self.settings
+    }
+
+    /// How many source files the engine found.
+    #[must_use]
+    pub fn source_files(&self) -> u32 {
+        self.facts.borrow().source_files
+    }
+
+    /// Requests that the engine is at work on.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Requests that wait for a permit.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Cancelled when the process has to be replaced.
+    #[must_use]
+    pub fn condemned(&self) -> &CancellationToken {
+        &self.condemned
+    }
+
+    /// The project's own source files, absolute, in order, as of the last [`Session::refresh`].
+    #[must_use]
+    pub fn sources(&self) -> Vec<PathBuf> {
+        let tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
+        tree.sources().map(Path::to_owned).collect()
+    }
+
+    /// Makes the engine's view equal to the disk as it is at the time of the call.
+    ///
+    /// # Errors
+    /// [`SessionError::Disconnected`] where the process is gone, or has to be replaced for the view to be right.
+    ///
+    /// # Cancel safety
+    /// What was begun is done nonetheless.
+    pub async fn refresh(self: &Arc<Self>) -> Result<(), SessionError> {
+        if self.watcher.barrier().await.is_err() {
+            self.touched.distrust();
+        }
+        if self.condemned.is_cancelled() {
+            return Err(SessionError::Disconnected);
+        }
+        let session = Arc::clone(self);
+        let outdated = tokio::task::spawn_blocking(move || {
+            discover(&session.root, &session.settings, &session.roots) != session.environment
+                || identity(session.root.path()) != session.identity
+        });
+        if outdated.await.unwrap_or(true) {
+            tracing::info!(root = %self.root, "the project's Python environment is another one; its engine is replaced");
+            self.condemned.cancel();
+            return Err(SessionError::Disconnected);
+        }
+        if !self.touched.is_touched() {
+            return Ok(());
+        }
+        let session = Arc::clone(self);
+        let adopted = self.tracker.spawn(async move {
+            let result = session.adopt_changes().await;
+            if result.is_err() {
+                session.condemned.cancel();
+            }
+            result
+        });
+        adopted.await.unwrap_or(Err(SessionError::Disconnected))
+    }
+
+    /// Tells the engine what was touched, while nobody asks.
+    async fn adopt_changes(&self) -> Result<(), SessionError> {
+        let _alone = self.view.write().await;
+        // Taken only now, so that who comes meanwhile waits here too.
+        let touched = self.touched.take();
+        let tree = Arc::clone(&self.tree);
+        let changes =
+            tokio::task::spawn_blocking(move || look(&tree, &touched)).await.map_err(|_| SessionError::Disconnected)?;
+        if changes.structural {
+            tracing::debug!(root = %self.root, "files came or went; the engine looks for them anew");
+            let before = self.facts.borrow().scans;
+            self.notify(DidChangeConfiguration::METHOD, &json!({ "settings": null })).await?;
+            tokio::time::timeout(self.limits.start, self.files_found_after(before))
+                .await
+                .unwrap_or(Err(SessionError::Disconnected))
+        } else {
+            self.edited(&changes.edited).await
+        }
+    }
+
+    async fn edited(&self, paths: &[PathBuf]) -> Result<(), SessionError> {
+        if paths.is_empty() {
+            return Ok(());
+        }
+        tracing::debug!(root = %self.root, files = paths.len(), "the engine is told of edited files");
+        let changes: Vec<_> = paths.iter().map(|path| json!({ "uri": uri(path), "type": 2 })).collect();
+        self.notify(DidChangeWatchedFiles::METHOD, &json!({ "changes": changes })).await
+    }
+
+    /// What the engine says of each place, at most `window` of them under way at once; in the order asked.
+    ///
+    /// With `alone`, nobody else's request is under way at the same time.
+    ///
+    /// # Errors
+    /// [`SessionError::DiedAsking`] where the process ended with some of them under way,
+    /// [`SessionError::Disconnected`] where it ended otherwise.
+    ///
+    /// # Cancel safety
+    /// Dropped, it drops what waits, cancels what is under way towards the engine, and keeps the permits of that
+    /// until the engine has answered.
+    pub async fn ask(
+        self: &Arc<Self>,
+        document: Document,
+        places: Vec<Place>,
+        window: usize,
+        alone: bool,
+    ) -> Result<Vec<Answer>, SessionError> {
+        let cancelled = CancellationToken::new();
+        let _guard = cancelled.clone().drop_guard();
+        let session = Arc::clone(self);
+        let turns = async move { session.take_turns(&document, &places, window.max(1), alone, &cancelled).await };
+        let turns = tracing::Instrument::in_current_span(turns);
+        self.tracker.spawn(turns).await.unwrap_or(Err(SessionError::Disconnected))
+    }
+
+    async fn take_turns(
+        &self,
+        document: &Document,
+        places: &[Place],
+        window: usize,
+        alone: bool,
+        cancelled: &CancellationToken,
+    ) -> Result<Vec<Answer>, SessionError> {
+        let alone = alone || document.overlay;
+        let mut answers = vec![Answer::default(); places.len()];
+        let mut next = 0;
+        let length = if document.overlay { OVERLAY_TURN } else { TURN };
+        while next < places.len() {
+            let _view = tokio::select! {
+                () = cancelled.cancelled() => return Err(SessionError::Cancelled),
+                () = self.condemned.cancelled() => return Err(SessionError::Disconnected),
+                view = self.hold_view(alone) => view,
+            };
+            let end = Instant::now() + length;
+            self.open(document).await?;
+            let asked = self.turn(document, places, &mut answers, &mut next, window, end, cancelled).await;
+            let closed = self.close(document).await;
+            asked.and(closed)?;
+        }
+        Ok(answers)
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one turn of the loop above, apart only to close the document always"
+    )]
+    async fn turn(
+        &self,
+        document: &Document,
+        places: &[Place],
+        answers: &mut [Answer],
+        next: &mut usize,
+        window: usize,
+        end: Instant,
+        cancelled: &CancellationToken,
+    ) -> Result<(), SessionError> {
+        let uri = uri(&document.path);
+        let mut under_way = FuturesUnordered::new();
+        let mut result = Ok(());
+        loop {
+            while result.is_ok() && *next < places.len() && under_way.len() < window {
+                if cancelled.is_cancelled() {
+                    result = Err(SessionError::Cancelled);
+                } else if !under_way.is_empty() && Instant::now() >= end {
+                    break;
+                } else {
+                    let (index, place) = (*next, places[*next]);
+                    let uri = &uri;
+                    under_way.push(async move { (index, self.ask_place(uri, place, cancelled).await) });
+                    *next += 1;
+                }
+            }
+            match under_way.next().await {
+                Some((index, Ok(answer))) => answers[index] = answer,
+                Some((_, Err(SessionError::Disconnected))) => result = Err(SessionError::DiedAsking),
+                Some((_, Err(error))) => result = Err(error),
+                None => return result,
+            }
+        }
+    }
+
+    async fn ask_place(&self, uri: &str, place: Place, cancelled: &CancellationToken) -> Result<Answer, SessionError> {
+        let parameters = position_parameters(uri, place.position);
+        let mut answer = Answer::default();
+        match self.request::<Option<lsp_types::Hover>>(HoverRequest::METHOD, &parameters, cancelled).await? {
+            Ok(hover) => {
+                answer.hover = hover.and_then(|hover| {
+                    let range = hover.range?;
+                    Some((markdown(hover), from_lsp(range)))
+                });
+            }
+            Err(()) => answer.failed = true,
+        }
+        if place.definitions && answer.hover.is_some() {
+            match self
+                .request::<Option<lsp_types::GotoDefinitionResponse>>(GotoDefinition::METHOD, &parameters, cancelled)
+                .await?
+            {
+                Ok(found) => answer.definitions = found.map(locations).unwrap_or_default(),
+                Err(()) => answer.failed = true,
+            }
+        }
+        Ok(answer)
+    }
+
+    /// One request through the concurrency limit. The inner error is the engine's own answer.
+    async fn request<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        parameters: &Value,
+        cancelled: &CancellationToken,
+    ) -> Result<Result<T, ()>, SessionError> {
+        let parameters = raw(parameters);
+        // What the engine dropped for reasons of its own is asked for once more.
+        for attempt in 0..2 {
+            let mut requests = self.requests.clone();
+            {
+                let _waiting = Count::up(&self.waiting);
+                tokio::select! {
+                    biased;
+                    () = cancelled.cancelled() => return Err(SessionError::Cancelled),
+                    ready = requests.ready() => ready.map_err(|_| SessionError::Disconnected)?,
+                };
+            }
+            let _in_flight = Count::up(&self.in_flight);
+            let call = Call { method, params: parameters.clone(), cancelled: cancelled.clone() };
+            match requests.call(call).await {
+                Ok(result) => {
+                    let read = serde_json::from_str(result.get());
+                    // The engine cuts long texts in the middle of a character.
+                    let read = read.or_else(|_| serde_json::from_str(&without_lone_surrogates(result.get())));
+                    return Ok(read.map_err(|error| {
+                        tracing::warn!(%error, method, "the engine's answer can't be read");
+                    }));
+                }
+                Err(CallError::Cancelled) => return Err(SessionError::Cancelled),
+                Err(CallError::Disconnected) => return Err(SessionError::Disconnected),
+                Err(CallError::Answered(error)) if attempt == 0 && DROPPED.contains(&error.code) => {}
+                Err(CallError::Answered(error)) => {
+                    // Its message may quote the source.
+                    tracing::warn!(code = error.code, method, "the engine answered with an error");
+                    return Ok(Err(()));
+                }
+            }
+        }
+        Ok(Err(()))
+    }
+
+    /// A request of the session's own, outside the limit.
+    async fn call_directly<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        parameters: &Value,
+    ) -> Result<T, SessionError> {
+        let call = Call { method, params: raw(parameters), cancelled: CancellationToken::new() };
+        let result = self
+            .multiplexer
+            .clone()
+            .oneshot(call)
+            .await
+            .map_err(|error| SessionError::Start(format!("{method}: {error}")))?;
+        serde_json::from_str(result.get()).map_err(|error| SessionError::Start(format!("{method}: {error}")))
+    }
+
+    async fn notify(&self, method: &str, parameters: &impl Serialize) -> Result<(), SessionError> {
+        self.multiplexer.clone().notify(method, parameters).await.map_err(|_| SessionError::Disconnected)
+    }
+
+    async fn hold_view(&self, alone: bool) -> View {
+        let view = Arc::clone(&self.view);
+        if alone { View::Alone(view.write_owned().await) } else { View::Shared(view.read_owned().await) }
+    }
+
+    /// Opens a document unless another turn has. Without that, the engine would tokenize it again for each request.
+    async fn open(&self, document: &Document) -> Result<(), SessionError> {
+        // Held while the notice is sent, so that nobody asks before it.
+        let mut open = self.open.lock().await;
+        let users = open.entry(document.path.clone()).or_insert(0);
+        if *users == 0 {
+            let uri = uri(&document.path);
+            let item = json!({ "uri": uri, "languageId": "python", "version": 1, "text": &*document.text });
+            self.notify(DidOpenTextDocument::METHOD, &json!({ "textDocument": item })).await?;
+            if document.overlay {
+                // Only a change makes the engine infer anew what depends on this text.
+                let change = json!({
+                    "textDocument": { "uri": uri, "version": 2 },
+                    "contentChanges": [{ "text": &*document.text }],
+                });
+                self.notify(DidChangeTextDocument::METHOD, &change).await?;
+            }
+        }
+        *users += 1;
+        Ok(())
+    }
+
+    async fn close(&self, document: &Document) -> Result<(), SessionError> {
+        let mut open = self.open.lock().await;
+        let Some(users) = open.get_mut(&document.path) else { return Ok(()) };
+        *users -= 1;
+        if *users > 0 {
+            return Ok(());
+        }
+        open.remove(&document.path);
+        let identifier = json!({ "textDocument": { "uri": uri(&document.path) } });
+        self.notify(DidCloseTextDocument::METHOD, &identifier).await
+    }
+
+    /// Asks the engine to end, and gives it a moment to.
+    pub async fn say_goodbye(&self, process: &mut Process) {
+        self.condemned.cancel();
+        let goodbye = async {
+            if self.call_directly::<Value>(Shutdown::METHOD, &Value::Null).await.is_ok() {
+                let _ = self.notify(Exit::METHOD, &Value::Null).await;
+                process.wait().await;
+            }
+        };
+        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+    }
+}
+
+/// A hold on the engine's view, until it is dropped.
+#[expect(dead_code, reason = "held for its end alone")]
+enum View {
+    Shared(OwnedRwLockReadGuard<()>),
+    Alone(OwnedRwLockWriteGuard<()>),
+}
+
+/// Counts one more until it is dropped.
+struct Count<'a>(&'a AtomicU32);
+
+impl<'a> Count<'a> {
+    fn up(counter: &'a AtomicU32) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(counter)
+    }
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What the engine was heard to say.
+#[derive(Clone, Copy, Debug, Default)]
+struct Facts {
+    /// How often it has found the project's files.
+    scans: u64,
+    /// How many there were the last time.
+    source_files: u32,
+}
+
+/// Answers the engine's own requests.
+struct Host {
+    root: ProjectRoot,
+    configuration: Value,
+    facts: watch::Sender<Facts>,
+}
+
+impl Client for Host {
+    fn request(&mut self, method: &str, params: &str) -> Option<Value> {
+        match method {
+            WorkspaceConfiguration::METHOD => {
+                let asked: Value = serde_json::from_str(params).ok()?;
+                let items = asked["items"].as_array()?;
+                Some(
+                    items
+                        .iter()
+                        .map(|item| self.configuration[item["section"].as_str().unwrap_or_default()].clone())
+                        .collect(),
+                )
+            }
+            "workspace/workspaceFolders" => Some(json!([{ "uri": uri(self.root.path()), "name": "project" }])),
+            "workspace/applyEdit" => Some(json!({ "applied": false })),
+            "client/registerCapability"
+            | "client/unregisterCapability"
+            | "window/workDoneProgress/create"
+            | "window/showMessageRequest"
+            | "workspace/diagnostic/refresh" => Some(Value::Null),
+            _ => None,
+        }
+    }
+
+    fn notification(&mut self, method: &str, params: &str) {
+        if method != LogMessage::METHOD && method != ShowMessage::METHOD {
+            return;
+        }
+        let Ok(said) = serde_json::from_str::<Value>(params) else { return };
+        let message = said["message"].as_str().unwrap_or_default();
+        tracing::debug!(root = %self.root, "engine: {message}");
+        if let Some(found) = source_files(message) {
+            self.facts.send_modify(|facts| {
+                facts.scans += 1;
+                facts.source_files = found;
+            });
+        }
+    }
+}
+
+/// From "Found 12 source files", said each time the engine has found them.
+fn source_files(message: &str) -> Option<u32> {
+    if message.starts_with("No source files found") {
+        return Some(0);
+    }
+    let (count, rest) = message.strip_prefix("Found ")?.split_once(' ')?;
+    rest.starts_with("source file").then(|| count.parse().ok())?
+}
+
+/// What the engine gets to know of the project, by section.
+fn configuration(settings: &ProjectSettings) -> Result<Value, SessionError> {
+    let interpreter = std::env::current_exe().map_err(|error| SessionError::Start(error.to_string()))?;
+    let mut analysis = json!({
+        "autoSearchPaths": true,
+        "diagnosticMode": "openFilesOnly",
+        "extraPaths": settings.extra_paths,
+        "logLevel": "Information",
+    });
+    if let Some(stub_path) = &settings.stub_path {
+        analysis["stubPath"] = json!(stub_path);
+    }
+    Ok(json!({ "python": { "pythonPath": interpreter, "analysis": analysis }, "pyright": {} }))
+}
+
+fn discover(root: &ProjectRoot, settings: &ProjectSettings, roots: &AllowedRoots) -> Environment {
+    Environment::discover(root.path(), settings.venv.as_deref(), &|path| roots.hold(path))
+}
+
+/// The project's own files and the packages that it may import, outermost first.
+fn folders(root: &ProjectRoot, settings: &ProjectSettings, environment: &Environment) -> Vec<Folder> {
+    let own = std::iter::once(root.path()).map(|folder| (folder, false));
+    let besides = settings.extra_paths.iter().chain(&settings.stub_path).chain(&environment.packages);
+    // What is reached from the root anyway belongs to the project.
+    let besides = besides.filter(|folder| !is_reached(root.path(), folder));
+    own.chain(besides.map(|folder| (folder.as_path(), true)))
+        .map(|(folder, packages)| Folder { folder: folder.to_owned(), packages })
+        .collect()
+}
+
+fn identity(folder: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(folder).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+fn look(tree: &Mutex<Tree>, touched: &Touched) -> crate::workspace::tree::Changes {
+    tree.lock().unwrap_or_else(PoisonError::into_inner).look(touched)
+}
+
+fn uri(path: &Path) -> String {
+    url::Url::from_file_path(path).map(String::from).unwrap_or_default()
+}
+
+/// JSON in which each half of a surrogate pair that stands alone is U+FFFD, since JSON parsers in Rust refuse it.
+fn without_lone_surrogates(json: &str) -> String {
+    let unit = |at: usize| -> Option<u16> {
+        let digits = json.get(at..at + 6)?.strip_prefix("\\u")?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let mut clean = String::with_capacity(json.len());
+    let (mut done, mut at) = (0, 0);
+    while let Some(found) = json[at..].find('\\') {
+        let escape = at + found;
+        at = match (unit(escape), unit(escape + 6)) {
+            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => escape + 12,
+            (Some(0xD800..=0xDFFF), _) => {
+                clean.push_str(&json[done..escape]);
+                clean.push_str("\\ufffd");
+                done = escape + 6;
+                done
+            }
+            (Some(_), _) => escape + 6,
+            (None, _) => (escape + 2).min(json.len()),
+        };
+    }
+    clean.push_str(&json[done..]);
+    clean
+}
+
+fn raw(value: &Value) -> Box<RawValue> {
+    to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+fn position_parameters(uri: &str, Position { line, character }: Position) -> Value {
+    json!({ "textDocument": { "uri": uri }, "position": { "line": line, "character": character } })
+}
+
+fn from_lsp(range: lsp_types::Range) -> Range {
+    let position = |position: lsp_types::Position| Position { line: position.line, character: position.character };
+    Range { start: position(range.start), end: position(range.end) }
+}
+
+fn markdown(hover: lsp_types::Hover) -> String {
+    use lsp_types::{HoverContents, MarkedString};
+    let marked = |string| match string {
+        MarkedString::String(text) => text,
+        MarkedString::LanguageString(code) => format!("```{}\n{}\n```\n", code.language, code.value),
+    };
+    match hover.contents {
+        HoverContents::Markup(markup) => markup.value,
+        HoverContents::Scalar(string) => marked(string),
+        HoverContents::Array(strings) => strings.into_iter().map(marked).collect(),
+    }
+}
+
+fn locations(response: lsp_types::GotoDefinitionResponse) -> Vec<(PathBuf, Range)> {
+    use lsp_types::GotoDefinitionResponse::{Array, Link, Scalar};
+    let found: Vec<(lsp_types::Uri, lsp_types::Range)> = match response {
+        Scalar(location) => vec![(location.uri, location.range)],
+        Array(locations) => locations.into_iter().map(|location| (location.uri, location.range)).collect(),
+        Link(links) => links.into_iter().map(|link| (link.target_uri, link.target_selection_range)).collect(),
+    };
+    found
+        .into_iter()
+        .filter_map(|(uri, range)| {
+            let path = url::Url::from_str(uri.as_str()).ok()?.to_file_path().ok()?;
+            Some((path, from_lsp(range)))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_character_does_not_spoil_an_answer() {
+        for (json, expected) in [
+            (r#""a \ud83d b""#, "a \u{fffd} b"),
+            (r#""\ude00\ud83d\ude00\ud83d""#, "\u{fffd}😀\u{fffd}"),
+            (r#""\\ud83d \n \u00e9""#, "\\ud83d \n é"),
+            (r#""plain""#, "plain"),
+        ] {
+            let read: String = serde_json::from_str(&without_lone_surrogates(json)).unwrap();
+            assert_eq!(read, expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn hears_that_the_files_were_found() {
+        assert_eq!(source_files("Found 12 source files"), Some(12));
+        assert_eq!(source_files("Found 1 source file"), Some(1));
+        assert_eq!(source_files("No source files found."), Some(0));
+        assert_eq!(source_files("Found nothing"), None);
+        assert_eq!(source_files("Searching for source files"), None);
+    }
+}

@@ -1,0 +1,163 @@
+//! The Python environment that a project's third-party imports resolve through.
+//!
+//! It is read from the virtual environment's files; the interpreter in it is never run.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Where packages are found, and for which Python. The same files give the same value.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Environment {
+    /// The virtual environment's folder.
+    pub prefix: Option<PathBuf>,
+    /// `site-packages` folders, then what `.pth` files in them add, in the order of the search.
+    pub packages: Vec<PathBuf>,
+    /// Major, minor and micro, as `pyvenv.cfg` says.
+    pub version: Option<[u32; 3]>,
+}
+
+/// The names that a project's own virtual environment goes by.
+const CUSTOMARY: [&str; 2] = [".venv", "venv"];
+/// A longer `.pth` or `pyvenv.cfg` is no such file.
+const MAX_FILE: u64 = 64 * 1024;
+
+impl Environment {
+    /// The environment in `venv`, else in the root's `.venv` or `venv`, else none.
+    ///
+    /// What `.pth` files name is taken only where `allowed` says so.
+    #[must_use]
+    pub fn discover(root: &Path, venv: Option<&Path>, allowed: &dyn Fn(&Path) -> bool) -> Self {
+        let Some(prefix) = venv.map(Path::to_owned).or_else(|| {
+            CUSTOMARY.iter().map(|name| root.join(name)).find(|folder| folder.join("pyvenv.cfg").is_file())
+        }) else {
+            return Self::default();
+        };
+        let mut packages = Vec::new();
+        for folder in site_packages(&prefix) {
+            let added = paths_of_pth_files(&folder, allowed);
+            push_new(&mut packages, folder);
+            for path in added {
+                push_new(&mut packages, path);
+            }
+        }
+        Self { version: version(&prefix), prefix: Some(prefix), packages }
+    }
+}
+
+/// Whether a folder is a virtual environment of some kind, whose packages are no sources of the project.
+#[must_use]
+pub fn is_environment(folder: &Path) -> bool {
+    ["pyvenv.cfg", "conda-meta", "bin/activate", "Scripts/activate"].iter().any(|marker| folder.join(marker).exists())
+}
+
+fn push_new(paths: &mut Vec<PathBuf>, path: PathBuf) {
+    if !paths.contains(&path) {
+        paths.push(path);
+    }
+}
+
+/// `lib/python3.N/site-packages` and its kin, canonical, so that `lib64` links count once.
+fn site_packages(prefix: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for lib in ["lib", "lib64", "Lib"] {
+        let lib = prefix.join(lib);
+        let mut folders = vec![lib.join("site-packages")];
+        folders.extend(
+            sorted_entries(&lib)
+                .into_iter()
+                .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python3")))
+                .map(|path| path.join("site-packages")),
+        );
+        for folder in folders {
+            if let Ok(folder) = folder.canonicalize()
+                && folder.is_dir()
+            {
+                push_new(&mut found, folder);
+            }
+        }
+    }
+    found
+}
+
+fn sorted_entries(folder: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<_> =
+        std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+fn read_small(path: &Path) -> Option<String> {
+    let length = std::fs::metadata(path).ok()?.len();
+    (length <= MAX_FILE).then(|| std::fs::read_to_string(path).ok())?
+}
+
+/// The folders that `.pth` files add; their `import` lines are code, and not run.
+fn paths_of_pth_files(folder: &Path, allowed: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
+    sorted_entries(folder)
+        .iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "pth"))
+        .filter_map(|path| read_small(path))
+        .flat_map(|text| text.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>())
+        .filter(|line| !line.is_empty() && !line.starts_with('#') && !line.starts_with("import "))
+        .filter_map(|line| folder.join(line).canonicalize().ok())
+        .filter(|path| path.is_dir())
+        .filter(|path| {
+            let taken = allowed(path);
+            if !taken {
+                tracing::debug!(path = %path.display(), "a .pth file names a folder outside the allowed roots; it is left out");
+            }
+            taken
+        })
+        .collect()
+}
+
+/// From `version = 3.12.4` (venv) or `version_info = 3.12.4.final.0` (virtualenv).
+fn version(prefix: &Path) -> Option<[u32; 3]> {
+    let text = read_small(&prefix.join("pyvenv.cfg"))?;
+    let value = text.lines().find_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        matches!(key.trim(), "version" | "version_info").then(|| value.trim().to_owned())
+    })?;
+    let mut parts = value.split('.').map(|part| part.parse().ok());
+    Some([parts.next()??, parts.next()??, parts.next().flatten().unwrap_or(0)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_an_environment_without_running_it() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        assert_eq!(Environment::discover(&root, None, &|_| true), Environment::default());
+
+        let site = root.join(".venv/lib/python3.12/site-packages");
+        let (inside, outside) = (root.join("src"), tempfile::tempdir().unwrap());
+        for folder in [&site, &inside] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
+        std::fs::write(root.join(".venv/pyvenv.cfg"), "home = /usr/bin\nversion = 3.12.4\n").unwrap();
+        let outside_line = outside.path().display();
+        std::fs::write(
+            site.join("a.pth"),
+            format!("# note\nimport os; os.abort()\n../../../../src\n{outside_line}\nnowhere\n"),
+        )
+        .unwrap();
+
+        let found = Environment::discover(&root, None, &|path| path.starts_with(&root));
+        assert_eq!(
+            found,
+            Environment {
+                prefix: Some(root.join(".venv")),
+                packages: vec![site.clone(), inside],
+                version: Some([3, 12, 4]),
+            }
+        );
+        assert!(is_environment(&root.join(".venv")) && !is_environment(&site));
+
+        std::fs::write(root.join(".venv/pyvenv.cfg"), "version_info = 3.13.0rc1.final.0\n").unwrap();
+        assert_eq!(Environment::discover(&root, None, &|_| false).version, Some([3, 13, 0]));
+    }
+}

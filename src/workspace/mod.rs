@@ -1,0 +1,7 @@
+//! A project's files: where they are, which there are, what changed, and the names in them.
+
+pub mod environment;
+pub mod names;
+pub mod paths;
+pub mod tree;
+pub mod watch;

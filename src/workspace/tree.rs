@@ -1,0 +1,262 @@
+//! The files on which a project's types depend, and what became of them since they were last looked at.
+//!
+//! When to look is left to `watch`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::environment::is_environment;
+
+/// Folders that hold no sources of a project, by name; those that begin with a dot hold none either.
+const SKIPPED: [&str; 2] = ["node_modules", "__pycache__"];
+
+/// A folder and all that is below it, but for what [`is_skipped`] names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// A canonical path.
+    pub folder: PathBuf,
+    /// Installed packages rather than the project's own sources.
+    pub packages: bool,
+}
+
+/// What happened to the files of a tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Sources of the project with other bytes, but in the same place.
+    pub edited: Vec<PathBuf>,
+    /// Files came or went, or a configuration or an installed package changed: imports may resolve otherwise.
+    pub structural: bool,
+}
+
+impl Changes {
+    /// Whether nothing happened.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.edited.is_empty() && !self.structural
+    }
+}
+
+/// What was touched since the last look.
+#[derive(Clone, Debug, Default)]
+pub struct Touched {
+    /// Files and folders that may have come, gone or changed.
+    pub paths: BTreeSet<PathBuf>,
+    /// More than `paths` may have been touched: everything has to be looked at.
+    pub everything: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+    inode: u64,
+}
+
+/// The files of some places, as they were last seen.
+#[derive(Debug)]
+pub struct Tree {
+    places: Vec<Place>,
+    files: BTreeMap<PathBuf, Stamp>,
+}
+
+impl Tree {
+    /// Looks at everything below these places. Blocks on the file system.
+    #[must_use]
+    pub fn scan(places: Vec<Place>) -> Self {
+        let files = stamps(&places);
+        Self { places, files }
+    }
+
+    /// The project's own sources, in order.
+    pub fn sources(&self) -> impl Iterator<Item = &Path> {
+        self.files.keys().map(PathBuf::as_path).filter(|path| is_source(path) && !self.is_package(path))
+    }
+
+    /// Looks at what was touched, and says what became of it. Blocks on the file system.
+    pub fn look(&mut self, touched: &Touched) -> Changes {
+        let mut changes = Changes::default();
+        if touched.everything {
+            let now = stamps(&self.places);
+            for (path, stamp) in &now {
+                match self.files.get(path) {
+                    Some(before) if before == stamp => {}
+                    before => self.note(path, before.is_some(), &mut changes),
+                }
+            }
+            changes.structural |= self.files.keys().any(|path| !now.contains_key(path));
+            self.files = now;
+            return changes;
+        }
+        for path in &touched.paths {
+            self.look_at(path, &mut changes);
+        }
+        changes
+    }
+
+    fn look_at(&mut self, path: &Path, changes: &mut Changes) {
+        let stamp = if matters(path) { stamp(path) } else { None };
+        let known = self.files.contains_key(path);
+        if let Some(stamp) = stamp {
+            self.note(path, known, changes);
+            self.files.insert(path.to_owned(), stamp);
+        } else if known {
+            self.files.remove(path);
+            changes.structural = true;
+        } else if !path.exists() {
+            // A folder that was moved away takes its files along without a word of each.
+            let gone: Vec<_> = self
+                .files
+                .range(path.to_owned()..)
+                .map(|(file, _)| file)
+                .take_while(|file| file.starts_with(path))
+                .cloned()
+                .collect();
+            changes.structural |= !gone.is_empty();
+            for file in gone {
+                self.files.remove(&file);
+            }
+        }
+    }
+
+    fn note(&self, path: &Path, known: bool, changes: &mut Changes) {
+        if known && is_source(path) && !self.is_package(path) {
+            changes.edited.push(path.to_owned());
+        } else {
+            changes.structural = true;
+        }
+    }
+
+    fn is_package(&self, path: &Path) -> bool {
+        self.places
+            .iter()
+            .filter(|place| path.starts_with(&place.folder))
+            .max_by_key(|place| place.folder.as_os_str().len())
+            .is_some_and(|place| place.packages)
+    }
+}
+
+/// Whether a folder below a place is left out.
+#[must_use]
+pub fn is_skipped(folder: &Path) -> bool {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with('.') || SKIPPED.contains(&name.as_ref()) || is_environment(folder)
+}
+
+/// Whether a walk from `top` comes to `folder`.
+#[must_use]
+pub fn is_reached(top: &Path, folder: &Path) -> bool {
+    folder.starts_with(top) && !folder.ancestors().take_while(|ancestor| *ancestor != top).any(is_skipped)
+}
+
+fn entries(top: &Path) -> impl Iterator<Item = ignore::DirEntry> {
+    ignore::WalkBuilder::new(top)
+        .standard_filters(false)
+        .follow_links(false)
+        .filter_entry(|entry| {
+            entry.depth() == 0 || !entry.file_type().is_some_and(|kind| kind.is_dir()) || !is_skipped(entry.path())
+        })
+        .build()
+        .filter_map(Result::ok)
+}
+
+fn stamps(places: &[Place]) -> BTreeMap<PathBuf, Stamp> {
+    places
+        .iter()
+        .flat_map(|place| entries(&place.folder))
+        .map(ignore::DirEntry::into_path)
+        .filter(|path| matters(path))
+        .filter_map(|path| stamp(&path).map(|stamp| (path, stamp)))
+        .collect()
+}
+
+/// Through a symbolic link, as the engine reads it.
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+    Some(Stamp {
+        length: metadata.len(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+        changed: (metadata.ctime(), metadata.ctime_nsec()),
+        inode: metadata.ino(),
+    })
+}
+
+/// A Python source or stub.
+fn is_source(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "py" || extension == "pyi")
+}
+
+/// A file whose bytes or presence can change a type.
+fn matters(path: &Path) -> bool {
+    is_source(path)
+        || path.extension().is_some_and(|extension| extension == "pth")
+        || path
+            .file_name()
+            .is_some_and(|name| name == "py.typed" || name == "pyrightconfig.json" || name == "pyproject.toml")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn touched(paths: &[PathBuf]) -> Touched {
+        Touched { paths: paths.iter().cloned().collect(), everything: false }
+    }
+
+    /// Looks at the touched paths, and by a second tree at everything: both must say the same.
+    fn look(tree: &mut Tree, other: &mut Tree, paths: &[PathBuf]) -> Changes {
+        let changes = tree.look(&touched(paths));
+        let mut all = other.look(&Touched { everything: true, ..Touched::default() });
+        all.edited.sort();
+        assert_eq!(changes, all);
+        assert_eq!(tree.files, other.files);
+        changes
+    }
+
+    #[test]
+    fn tells_edits_from_changes_of_structure() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        let at = |name: &str| root.join(name);
+        let write = |name: &str, text: &str| {
+            std::fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+            std::fs::write(at(name), text).unwrap();
+        };
+        for name in
+            ["a.py", "package/b.pyi", "notes.txt", ".hidden/c.py", "node_modules/d.py", "env/pyvenv.cfg", "env/e.py"]
+        {
+            write(name, "");
+        }
+        write(".venv/lib/site-packages/f.py", "");
+        let places = vec![
+            Place { folder: root.clone(), packages: false },
+            Place { folder: at(".venv/lib/site-packages"), packages: true },
+        ];
+        let mut tree = Tree::scan(places.clone());
+        let mut other = Tree::scan(places);
+        assert_eq!(tree.sources().collect::<Vec<_>>(), [at("a.py"), at("package/b.pyi")]);
+        assert!(look(&mut tree, &mut other, &[]).is_empty());
+
+        let edited = |name: &str| Changes { edited: vec![at(name)], structural: false };
+        let structural = Changes { edited: vec![], structural: true };
+        write("a.py", "x = 1\n");
+        assert_eq!(look(&mut tree, &mut other, &[at("a.py")]), edited("a.py"));
+        write("notes.txt", "more");
+        assert!(look(&mut tree, &mut other, &[at("notes.txt"), at("gone.py")]).is_empty());
+        write("new.py", "");
+        assert_eq!(look(&mut tree, &mut other, &[at("new.py")]), structural);
+        std::fs::rename(at("new.py"), at("a.py")).unwrap();
+        assert_eq!(
+            look(&mut tree, &mut other, &[at("new.py"), at("a.py")]),
+            Changes { edited: vec![at("a.py")], structural: true }
+        );
+        write(".venv/lib/site-packages/f.py", "x = 1\n");
+        assert_eq!(look(&mut tree, &mut other, &[at(".venv/lib/site-packages/f.py")]), structural);
+        write("pyproject.toml", "");
+        assert_eq!(look(&mut tree, &mut other, &[at("pyproject.toml")]), structural);
+        std::fs::rename(at("package"), at(".package")).unwrap();
+        assert_eq!(look(&mut tree, &mut other, &[at("package"), at(".package")]), structural);
+        assert_eq!(tree.sources().collect::<Vec<_>>(), [at("a.py")]);
+    }
+}

@@ -1,0 +1,5 @@
+//! Tests through the real port, with the real Pyright, on real packages.
+#![allow(clippy::disallowed_methods, clippy::pedantic, reason = "tests start servers and clients themselves")]
+
+mod answers;
+mod harness;
