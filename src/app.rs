@@ -43,6 +43,17 @@ pub fn engine(config: &Config) -> anyhow::Result<Engine> {
     Ok(install::ensure(&cache)?)
 }
 
+/// How the settings have engines run.
+#[must_use]
+pub fn limits(config: &Config) -> Limits {
+    Limits {
+        max_in_flight: config.max_in_flight,
+        stall: config.stall_timeout,
+        start: config.start_timeout,
+        max_heap_mib: config.engine_heap_mib,
+    }
+}
+
 /// A server that is bound to its address and ready to run.
 #[derive(Debug)]
 pub struct App {
@@ -69,12 +80,7 @@ impl App {
         let tracker = TaskTracker::new();
         let registry = Arc::new(Registry::new(Common {
             engine,
-            limits: Limits {
-                max_in_flight: config.max_in_flight,
-                stall: config.stall_timeout,
-                start: config.start_timeout,
-                max_heap_mib: config.engine_heap_mib,
-            },
+            limits: limits(&config),
             roots: Arc::clone(&roots),
             watcher: Arc::new(Watcher::start().context("files can't be watched")?),
             idle: config.idle_timeout,

@@ -80,6 +80,8 @@ pub struct FileExport {
     pub types: Vec<InferredType>,
     /// From the request's turn to its answer.
     pub elapsed: Duration,
+    /// The part of that in which requests were with the engine.
+    pub engine_elapsed: Duration,
 }
 
 /// Why a file as a whole was not exported.
@@ -337,7 +339,7 @@ async fn answer(
     options: Options,
     begun: Instant,
 ) -> Result<FileExport, FileError> {
-    let (mut changes, mut deaths) = (0, 0);
+    let (mut changes, mut deaths, mut engine_elapsed) = (0, 0, Duration::ZERO);
     loop {
         let file = loaded?;
         let places = distinct_places(&file, options.details.definitions);
@@ -353,7 +355,10 @@ async fn answer(
                 Err(error) => Err(error),
             };
             match asked {
-                Ok(answers) => answers,
+                Ok((answers, engine)) => {
+                    engine_elapsed += engine;
+                    answers
+                }
                 Err(SessionError::DiedAsking) => {
                     deaths += 1;
                     if deaths == MAX_DEATHS {
@@ -371,7 +376,7 @@ async fn answer(
         };
         if request.content.is_some() || is_unchanged(&file).await {
             let types = compose(root, &file, &places, answers, options).await;
-            return Ok(FileExport { digest: file.digest, types, elapsed: begun.elapsed() });
+            return Ok(FileExport { digest: file.digest, types, elapsed: begun.elapsed(), engine_elapsed });
         }
         changes += 1;
         if changes == MAX_CHANGES {

@@ -1,10 +1,20 @@
 //! The program: reads the command line, and hands over to the library.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use pyrightd::config::Said;
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use pyrightd::app::{self, App};
+use pyrightd::cli;
+use pyrightd::cli::bench::BenchArguments;
+use pyrightd::cli::doctor::Report;
+use pyrightd::cli::export::ExportArguments;
+use pyrightd::config::{Config, ConfigError, Said};
 use pyrightd::pyright::interpreter;
+use pyrightd::telemetry;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 
 /// Keeps Pyright warm and exports the types it infers, over gRPC.
 #[derive(Debug, Parser)]
@@ -18,12 +28,50 @@ struct Arguments {
 enum Command {
     /// Serve gRPC until SIGTERM or SIGINT
     Serve {
-        /// A TOML file with settings; its keys are the flags' names
-        #[arg(long, env = "PYRIGHTD_CONFIG", value_name = "FILE")]
-        config: Option<std::path::PathBuf>,
         #[command(flatten)]
-        said: Box<Said>,
+        settings: Settings,
     },
+    /// Print the types in a project, a folder or a file
+    Export {
+        #[command(flatten)]
+        arguments: ExportArguments,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Check the engine, the allowed roots and the settings, and say what is wrong
+    Doctor {
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Measure hovers one at a time, many in flight, and this service, on a project of yours
+    Bench {
+        #[command(flatten)]
+        arguments: BenchArguments,
+        #[command(flatten)]
+        settings: Settings,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Settings {
+    /// A TOML file with settings; its keys are the flags' names
+    #[arg(long, env = "PYRIGHTD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    said: Box<Said>,
+}
+
+impl Settings {
+    fn resolve(self) -> Result<Config, ConfigError> {
+        let file = self.config.map(|path| Said::read(&path)).transpose()?.unwrap_or_default();
+        self.said.or(file).resolve()
+    }
+
+    /// The same for commands whose output is not their log: that tells of trouble alone, unless more is asked for.
+    fn resolve_quietly(mut self) -> Result<Config, ConfigError> {
+        self.said.log.get_or_insert_with(|| "warn".into());
+        self.resolve()
+    }
 }
 
 fn main() -> ExitCode {
@@ -40,7 +88,7 @@ fn main() -> ExitCode {
         };
     }
     match run(Arguments::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("pyrightd: {error:#}");
             ExitCode::FAILURE
@@ -48,17 +96,107 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command {
-        Command::Serve { config, said } => {
-            let file = config.map(|path| Said::read(&path)).transpose()?.unwrap_or_default();
-            let config = said.or(file).resolve()?;
-            pyrightd::telemetry::start(config.log_format, &config.log)?;
+        Command::Serve { settings } => {
+            let config = settings.resolve()?;
+            telemetry::start(config.log_format, &config.log)?;
             runtime.block_on(async {
-                let stop = pyrightd::app::stop_signal()?;
-                pyrightd::app::App::build(config).await?.run(stop).await
-            })
+                let stop = app::stop_signal()?;
+                App::build(config).await?.run(stop).await
+            })?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Export { arguments, settings } => runtime.block_on(export(arguments, settings)),
+        Command::Doctor { settings } => runtime.block_on(doctor(settings)),
+        Command::Bench { arguments, settings } => {
+            let config = settings.resolve_quietly()?;
+            let engine = app::engine(&config)?;
+            let root = existing(&arguments.path)?;
+            runtime.block_on(with_server(config, &[&root], async |channel| {
+                cli::bench::run(channel, &engine, &arguments, &root, &mut std::io::stdout().lock()).await
+            }))?;
+            Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+async fn export(arguments: ExportArguments, settings: Settings) -> anyhow::Result<ExitCode> {
+    let mut output = std::io::BufWriter::new(std::io::stdout());
+    let complete = if let Some(address) = &arguments.server {
+        // The paths are the server's: they need not exist here.
+        let root = arguments.root.clone().unwrap_or_else(|| arguments.path.clone());
+        let channel = Channel::from_shared(format!("http://{address}"))?.connect().await;
+        let channel = channel.with_context(|| format!("no server answers at {address}"))?;
+        cli::export::run(channel, &arguments, &root, &mut output).await?
+    } else {
+        let path = existing(&arguments.path)?;
+        let root = arguments.root.as_deref().map(existing).transpose()?.unwrap_or_else(|| app::project_root_of(&path));
+        let venv = arguments.venv.as_deref().map(existing).transpose()?;
+        let roots: Vec<&Path> = std::iter::once(root.as_path()).chain(venv.as_deref()).collect();
+        with_server(settings.resolve_quietly()?, &roots, async |channel| {
+            cli::export::run(channel, &arguments, &root, &mut output).await
+        })
+        .await?
+    };
+    Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn doctor(settings: Settings) -> anyhow::Result<ExitCode> {
+    let mut report = Report::new(std::io::stdout().lock());
+    let config = report.check("settings", settings.resolve(), |config| format!("listen on {}", config.listen))?;
+    if let Some(config) = config {
+        telemetry::start(config.log_format, "error")?;
+        let engine = report.check("engine", app::engine(&config), |engine| {
+            format!("{}, run by {}", engine.version, engine.node.display())
+        })?;
+        if let Some(engine) = engine {
+            cli::doctor::engine(&mut report, &engine, app::limits(&config)).await?;
+        }
+        if config.allow_root.is_empty() {
+            report.note("roots", "none is allowed: a server with these settings refuses every export")?;
+        }
+        for root in &config.allow_root {
+            cli::doctor::root(&mut report, root)?;
+        }
+    }
+    Ok(if report.faults() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs some work against a server in this process, which allows these roots, and ends both.
+async fn with_server<T>(
+    mut config: Config,
+    roots: &[&Path],
+    work: impl AsyncFnOnce(Channel) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    telemetry::start(config.log_format, &config.log)?;
+    config.allow_root = roots.iter().map(|root| (*root).to_owned()).collect();
+    config.listen = ([127, 0, 0, 1], 0).into();
+    // What this program asks of itself may be of any size.
+    (config.max_message_in, config.max_message_out) = (usize::MAX, usize::MAX);
+    let app = App::build(config).await?;
+    let address = app.address()?;
+    let done = CancellationToken::new();
+    let interrupted = app::stop_signal()?;
+    let stop = {
+        let done = done.clone();
+        async move {
+            tokio::select! {
+                () = done.cancelled() => {}
+                () = interrupted => {}
+            }
+        }
+    };
+    let client = async {
+        let _done = done.drop_guard();
+        work(Channel::from_shared(format!("http://{address}"))?.connect().await?).await
+    };
+    let (served, result) = tokio::join!(app.run(stop), client);
+    served?;
+    result
+}
+
+fn existing(path: &Path) -> anyhow::Result<PathBuf> {
+    path.canonicalize().with_context(|| format!("{} can't be read", path.display()))
 }

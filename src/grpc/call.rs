@@ -46,6 +46,8 @@ pub(super) struct Tally {
     pub(super) failed_files: u32,
     pub(super) locations: u64,
     pub(super) typed: u64,
+    /// Time in which requests were with the engine.
+    pub(super) engine: Duration,
     no_type: u64,
     invalid: u64,
     failed: u64,
@@ -58,6 +60,7 @@ impl Tally {
             self.failed_files += 1;
             return;
         };
+        self.engine += file.engine_elapsed;
         for inferred in &file.types {
             self.locations += 1;
             match inferred.outcome {
@@ -170,7 +173,7 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let Tally { files, failed_files, locations, typed, no_type, invalid, failed } = self.tally;
+        let Tally { files, failed_files, locations, typed, engine, no_type, invalid, failed } = self.tally;
         let code = self.code.unwrap_or(Code::Cancelled);
         let _entered = self.span.enter();
         tracing::info!(
@@ -184,6 +187,7 @@ impl Drop for Call {
             no_type,
             invalid,
             failed,
+            engine_milliseconds = engine.as_secs_f64() * 1000.0,
             milliseconds = self.begun.elapsed().as_secs_f64() * 1000.0,
             "call"
         );

@@ -194,13 +194,14 @@ pub(super) fn settings_of(
 /// A file's answer as a message.
 pub(super) fn file_message(path: String, result: Result<FileExport, FileError>) -> proto::FileExport {
     match result {
-        Ok(FileExport { digest, types, elapsed }) => proto::FileExport {
+        Ok(FileExport { digest, types, elapsed, engine_elapsed }) => proto::FileExport {
             path,
             sha256: digest.as_str().to_owned(),
             types: types.into_iter().map(type_message).collect(),
             error: None,
             cached: false,
             elapsed: duration_message(elapsed),
+            engine_elapsed: duration_message(engine_elapsed),
         },
         Err(error) => failed_file_message(path, &file_status(&error)),
     }
@@ -332,6 +333,7 @@ pub(super) fn summary_message(tally: &super::call::Tally, elapsed: Duration) -> 
         typed: tally.typed,
         elapsed: duration_message(elapsed),
         snapshot_id: String::new(),
+        engine_elapsed: duration_message(tally.engine),
     }
 }
 

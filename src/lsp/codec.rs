@@ -3,6 +3,7 @@
 //! What a message means, and who waits for it, is left to the multiplexer.
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio_util::codec::{Decoder, Encoder};
@@ -121,6 +122,43 @@ impl Encoder<Bytes> for Codec {
     }
 }
 
+/// Reads a result, even one that holds half of a surrogate pair.
+///
+/// JSON allows that, and parsers in Rust refuse it; a server that cuts long texts between UTF-16 units sends it.
+///
+/// # Errors
+/// Where the result is not of this type.
+pub fn read<T: DeserializeOwned>(result: &RawValue) -> serde_json::Result<T> {
+    let json = result.get();
+    serde_json::from_str(json).or_else(|_| serde_json::from_str(&without_lone_surrogates(json)))
+}
+
+/// JSON in which each half of a surrogate pair that stands alone is U+FFFD, since JSON parsers in Rust refuse it.
+fn without_lone_surrogates(json: &str) -> String {
+    let unit = |at: usize| -> Option<u16> {
+        let digits = json.get(at..at + 6)?.strip_prefix("\\u")?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let mut clean = String::with_capacity(json.len());
+    let (mut done, mut at) = (0, 0);
+    while let Some(found) = json[at..].find('\\') {
+        let escape = at + found;
+        at = match (unit(escape), unit(escape + 6)) {
+            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => escape + 12,
+            (Some(0xD800..=0xDFFF), _) => {
+                clean.push_str(&json[done..escape]);
+                clean.push_str("\\ufffd");
+                done = escape + 6;
+                done
+            }
+            (Some(_), _) => escape + 6,
+            (None, _) => (escape + 2).min(json.len()),
+        };
+    }
+    clean.push_str(&json[done..]);
+    clean
+}
+
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }
@@ -135,6 +173,19 @@ fn content_length(header: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn half_a_character_does_not_spoil_an_answer() {
+        for (json, expected) in [
+            (r#""a \ud83d b""#, "a \u{fffd} b"),
+            (r#""\ude00\ud83d\ude00\ud83d""#, "\u{fffd}😀\u{fffd}"),
+            (r#""\\ud83d \n \u00e9""#, "\\ud83d \n é"),
+            (r#""plain""#, "plain"),
+        ] {
+            let read: String = serde_json::from_str(&without_lone_surrogates(json)).unwrap();
+            assert_eq!(read, expected, "{json}");
+        }
+    }
 
     fn frames(cap: usize, chunks: &[&[u8]]) -> Result<Vec<Message>, FrameError> {
         let mut codec = Codec::new(cap);

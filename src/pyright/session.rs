@@ -31,6 +31,7 @@ use tower::{Service as _, ServiceExt as _};
 
 use super::overrides;
 use super::process::{Launch, Process};
+use crate::lsp::codec;
 use crate::lsp::multiplexer::{Call, CallError, Client, Ended, Multiplexer, Options};
 use crate::model::{Position, ProjectRoot, ProjectSettings, Range};
 use crate::workspace::environment::Environment;
@@ -382,7 +383,8 @@ impl Session {
 
     /// What the engine says of each place, at most `window` of them under way at once; in the order asked.
     ///
-    /// With `alone`, nobody else's request is under way at the same time.
+    /// With `alone`, nobody else's request is under way at the same time. The duration is the part of the call in
+    /// which some of its requests were with the engine, or waited for a permit.
     ///
     /// # Errors
     /// [`SessionError::DiedAsking`] where the process ended with some of them under way,
@@ -397,7 +399,7 @@ impl Session {
         places: Vec<Place>,
         window: usize,
         alone: bool,
-    ) -> Result<Vec<Answer>, SessionError> {
+    ) -> Result<(Vec<Answer>, Duration), SessionError> {
         let cancelled = CancellationToken::new();
         let _guard = cancelled.clone().drop_guard();
         let session = Arc::clone(self);
@@ -413,10 +415,10 @@ impl Session {
         window: usize,
         alone: bool,
         cancelled: &CancellationToken,
-    ) -> Result<Vec<Answer>, SessionError> {
+    ) -> Result<(Vec<Answer>, Duration), SessionError> {
         let alone = alone || document.overlay;
         let mut answers = vec![Answer::default(); places.len()];
-        let mut next = 0;
+        let (mut next, mut engine) = (0, Duration::ZERO);
         let length = if document.overlay { OVERLAY_TURN } else { TURN };
         while next < places.len() {
             let _view = tokio::select! {
@@ -424,13 +426,15 @@ impl Session {
                 () = self.condemned.cancelled() => return Err(SessionError::Disconnected),
                 view = self.hold_view(alone) => view,
             };
-            let end = Instant::now() + length;
             self.open(document).await?;
+            let begun = Instant::now();
+            let end = begun + length;
             let asked = self.turn(document, places, &mut answers, &mut next, window, end, cancelled).await;
+            engine += begun.elapsed();
             let closed = self.close(document).await;
             asked.and(closed)?;
         }
-        Ok(answers)
+        Ok((answers, engine))
     }
 
     #[expect(
@@ -519,10 +523,7 @@ impl Session {
             let call = Call { method, params: parameters.clone(), cancelled: cancelled.clone() };
             match requests.call(call).await {
                 Ok(result) => {
-                    let read = serde_json::from_str(result.get());
-                    // The engine cuts long texts in the middle of a character.
-                    let read = read.or_else(|_| serde_json::from_str(&without_lone_surrogates(result.get())));
-                    return Ok(read.map_err(|error| {
+                    return Ok(codec::read(&result).map_err(|error| {
                         tracing::warn!(%error, method, "the engine's answer can't be read");
                     }));
                 }
@@ -742,32 +743,6 @@ fn uri(path: &Path) -> String {
     url::Url::from_file_path(path).map(String::from).unwrap_or_default()
 }
 
-/// JSON in which each half of a surrogate pair that stands alone is U+FFFD, since JSON parsers in Rust refuse it.
-fn without_lone_surrogates(json: &str) -> String {
-    let unit = |at: usize| -> Option<u16> {
-        let digits = json.get(at..at + 6)?.strip_prefix("\\u")?;
-        u16::from_str_radix(digits, 16).ok()
-    };
-    let mut clean = String::with_capacity(json.len());
-    let (mut done, mut at) = (0, 0);
-    while let Some(found) = json[at..].find('\\') {
-        let escape = at + found;
-        at = match (unit(escape), unit(escape + 6)) {
-            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => escape + 12,
-            (Some(0xD800..=0xDFFF), _) => {
-                clean.push_str(&json[done..escape]);
-                clean.push_str("\\ufffd");
-                done = escape + 6;
-                done
-            }
-            (Some(_), _) => escape + 6,
-            (None, _) => (escape + 2).min(json.len()),
-        };
-    }
-    clean.push_str(&json[done..]);
-    clean
-}
-
 fn raw(value: &Value) -> Box<RawValue> {
     to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
@@ -813,19 +788,6 @@ fn locations(response: lsp_types::GotoDefinitionResponse) -> Vec<(PathBuf, Range
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn half_a_character_does_not_spoil_an_answer() {
-        for (json, expected) in [
-            (r#""a \ud83d b""#, "a \u{fffd} b"),
-            (r#""\ude00\ud83d\ude00\ud83d""#, "\u{fffd}😀\u{fffd}"),
-            (r#""\\ud83d \n \u00e9""#, "\\ud83d \n é"),
-            (r#""plain""#, "plain"),
-        ] {
-            let read: String = serde_json::from_str(&without_lone_surrogates(json)).unwrap();
-            assert_eq!(read, expected, "{json}");
-        }
-    }
 
     #[test]
     fn hears_that_the_files_were_found() {

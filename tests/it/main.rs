@@ -1,5 +1,10 @@
 //! Tests through the real port, with the real Pyright, on real packages.
-#![allow(clippy::disallowed_methods, clippy::pedantic, reason = "tests start servers and clients themselves")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::pedantic,
+    unreachable_pub,
+    reason = "tests start servers and clients themselves"
+)]
 
 mod answers;
 mod harness;
