@@ -26,6 +26,14 @@ pub struct Engine {
     pub version: String,
 }
 
+impl Engine {
+    /// The stubs of the standard library that Pyright brings along.
+    #[must_use]
+    pub fn standard_stubs(&self) -> PathBuf {
+        self.server.with_file_name("dist").join("typeshed-fallback/stdlib")
+    }
+}
+
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {

@@ -21,11 +21,11 @@ struct Answers {
     version: Option<[u32; 3]>,
 }
 
-/// What an interpreter of this environment would answer.
+/// What an interpreter of this environment, with this standard library, would answer.
 #[must_use]
-pub fn answers(environment: &Environment) -> String {
+pub fn answers(environment: &Environment, standard_library: PathBuf) -> String {
     let answers = Answers {
-        path: environment.packages.clone(),
+        path: std::iter::once(standard_library).chain(environment.packages.iter().cloned()).collect(),
         prefix: environment.prefix.clone().unwrap_or_default(),
         version: environment.version,
     };
@@ -58,17 +58,21 @@ mod tests {
 
     #[test]
     fn answers_what_pyright_asks_and_nothing_else() {
-        let environment =
-            Environment { prefix: Some("/v".into()), packages: vec!["/v/lib".into()], version: Some([3, 12, 4]) };
-        let variable = answers(&environment);
+        let environment = Environment {
+            prefix: Some("/v".into()),
+            packages: vec!["/v/lib".into()],
+            version: Some([3, 12, 4]),
+            standard_library: None,
+        };
+        let variable = answers(&environment, "/s".into());
         let ask = |variable: &str, code: &str| answer(variable, &["-I".into(), "-c".into(), code.into()]);
         let paths = "import sys, json; json.dump(dict(path=sys.path, prefix=sys.prefix), sys.stdout)";
         let version = "import sys, json; json.dump(tuple(sys.version_info), sys.stdout)";
-        assert_eq!(ask(&variable, paths).unwrap(), r#"{"path":["/v/lib"],"prefix":"/v"}"#);
+        assert_eq!(ask(&variable, paths).unwrap(), r#"{"path":["/s","/v/lib"],"prefix":"/v"}"#);
         assert_eq!(ask(&variable, version).unwrap(), r#"[3,12,4,"final",0]"#);
         assert_eq!(ask(&variable, "print(1)"), None);
         assert_eq!(answer(&variable, &["script.py".into()]), None);
-        assert_eq!(ask(&answers(&Environment::default()), version), None, "Pyright's default");
+        assert_eq!(ask(&answers(&Environment::default(), "/s".into()), version), None, "Pyright's default");
         assert_eq!(ask("garbage", version), None);
     }
 }

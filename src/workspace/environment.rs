@@ -15,6 +15,8 @@ pub struct Environment {
     pub packages: Vec<PathBuf>,
     /// Major, minor and micro, as `pyvenv.cfg` says.
     pub version: Option<[u32; 3]>,
+    /// The sources of the standard library of the Python that the environment was made from, where they are there.
+    pub standard_library: Option<PathBuf>,
 }
 
 /// The names that a project's own virtual environment goes by.
@@ -41,7 +43,9 @@ impl Environment {
                 push_new(&mut packages, path);
             }
         }
-        Self { version: version(&prefix), prefix: Some(prefix), packages }
+        let configuration = Configuration::read(&prefix);
+        let standard_library = configuration.standard_library();
+        Self { version: configuration.version, prefix: Some(prefix), packages, standard_library }
     }
 }
 
@@ -112,14 +116,38 @@ fn paths_of_pth_files(folder: &Path, allowed: &dyn Fn(&Path) -> bool) -> Vec<Pat
         .collect()
 }
 
-/// From `version = 3.12.4` (venv) or `version_info = 3.12.4.final.0` (virtualenv).
-fn version(prefix: &Path) -> Option<[u32; 3]> {
-    let text = read_small(&prefix.join("pyvenv.cfg"))?;
-    let value = text.lines().find_map(|line| {
-        let (key, value) = line.split_once('=')?;
-        matches!(key.trim(), "version" | "version_info").then(|| value.trim().to_owned())
-    })?;
-    let mut parts = value.split('.').map(|part| part.parse().ok());
+/// What `pyvenv.cfg` says.
+#[derive(Default)]
+struct Configuration {
+    /// From `version = 3.12.4` (venv) or `version_info = 3.12.4.final.0` (virtualenv).
+    version: Option<[u32; 3]>,
+    /// The folder of the interpreter that the environment was made from.
+    home: Option<PathBuf>,
+}
+
+impl Configuration {
+    fn read(prefix: &Path) -> Self {
+        let mut configuration = Self::default();
+        for line in read_small(&prefix.join("pyvenv.cfg")).unwrap_or_default().lines() {
+            let Some((key, value)) = line.split_once('=') else { continue };
+            match key.trim() {
+                "version" | "version_info" => configuration.version = version(value.trim()),
+                "home" => configuration.home = Some(value.trim().into()),
+                _ => {}
+            }
+        }
+        configuration
+    }
+
+    fn standard_library(&self) -> Option<PathBuf> {
+        let [major, minor, _] = self.version?;
+        let library = self.home.as_ref()?.parent()?.join(format!("lib/python{major}.{minor}"));
+        library.join("os.py").is_file().then_some(library)
+    }
+}
+
+fn version(text: &str) -> Option<[u32; 3]> {
+    let mut parts = text.split('.').map(|part| part.parse().ok());
     Some([parts.next()??, parts.next()??, parts.next().flatten().unwrap_or(0)])
 }
 
@@ -138,7 +166,10 @@ mod tests {
         for folder in [&site, &inside] {
             std::fs::create_dir_all(folder).unwrap();
         }
-        std::fs::write(root.join(".venv/pyvenv.cfg"), "home = /usr/bin\nversion = 3.12.4\n").unwrap();
+        let base = root.join("base/lib/python3.12");
+        std::fs::create_dir_all(&base).unwrap();
+        let configuration = format!("home = {}\nversion = 3.12.4\n", root.join("base/bin").display());
+        std::fs::write(root.join(".venv/pyvenv.cfg"), configuration).unwrap();
         let outside_line = outside.path().display();
         std::fs::write(
             site.join("a.pth"),
@@ -153,8 +184,11 @@ mod tests {
                 prefix: Some(root.join(".venv")),
                 packages: vec![site.clone(), inside],
                 version: Some([3, 12, 4]),
+                standard_library: None,
             }
         );
+        std::fs::write(base.join("os.py"), "").unwrap();
+        assert_eq!(Environment::discover(&root, None, &|_| false).standard_library, Some(base));
         assert!(is_environment(&root.join(".venv")) && !is_environment(&site));
 
         std::fs::write(root.join(".venv/pyvenv.cfg"), "version_info = 3.13.0rc1.final.0\n").unwrap();
