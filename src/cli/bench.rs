@@ -153,7 +153,7 @@ fn spread(places: &Places, count: usize) -> Places {
 }
 
 async fn plain(engine: &Engine, root: &Path, places: &Places, in_flight: usize) -> anyhow::Result<Duration> {
-    let mut client = PlainClient::start(engine, root).await?;
+    let mut client = PlainClient::start(engine, root, &std::env::current_exe()?).await?;
     let mut paths: Vec<_> = places.iter().map(|(path, _)| path).collect();
     paths.dedup();
     let begun = Instant::now();

@@ -39,9 +39,11 @@ pub struct PlainClient {
 impl PlainClient {
     /// Starts a process and returns once it has found the project's files.
     ///
+    /// `interpreter` is this program's own executable, which answers Pyright as a Python interpreter.
+    ///
     /// # Errors
     /// Where it can't be started, or ends before.
-    pub async fn start(engine: &Engine, root: &Path) -> anyhow::Result<Self> {
+    pub async fn start(engine: &Engine, root: &Path, interpreter: &Path) -> anyhow::Result<Self> {
         let environment = Environment::discover(root, None, &|_| true);
         let launch = Launch { engine: engine.clone(), environment, max_heap_mib: None, preload: None };
         let tracker = TaskTracker::new();
@@ -49,7 +51,7 @@ impl PlainClient {
         let (found, mut files_found) = watch::channel(false);
         let options = Options { max_message: MAX_MESSAGE, stall: STALL, cancellation_folder: None };
         let (ended, why) = oneshot::channel();
-        let editor = Editor { interpreter: std::env::current_exe()?, found };
+        let editor = Editor { interpreter: interpreter.to_owned(), found };
         let multiplexer = Multiplexer::start(stdout, stdin, editor, options, &tracker, ended);
         let mut client = Self { multiplexer, process, _ended: why };
         let root = uri(root)?;

@@ -7,4 +7,6 @@
 )]
 
 mod answers;
+mod fidelity;
 mod harness;
+mod layers;
