@@ -36,6 +36,7 @@ use crate::lsp::multiplexer::{Call, CallError, Client, Ended, Multiplexer, Optio
 use crate::model::{Position, ProjectRoot, ProjectSettings, Range};
 use crate::workspace::environment::Environment;
 use crate::workspace::paths::AllowedRoots;
+use crate::workspace::scope::Scope;
 use crate::workspace::tree::{Place as Folder, Touched, Tree, is_reached};
 use crate::workspace::watch::{Subscription, Watcher};
 
@@ -310,8 +311,10 @@ impl Session {
     /// The project's own source files, absolute, in order, as of the last [`Session::refresh`].
     #[must_use]
     pub fn sources(&self) -> Vec<PathBuf> {
+        let scope = Scope::read(self.root.path());
         let tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
-        tree.sources().map(Path::to_owned).collect()
+        let is_own = |path: &&Path| path.strip_prefix(self.root.path()).is_ok_and(|path| scope.holds(path));
+        tree.sources().filter(is_own).map(Path::to_owned).collect()
     }
 
     /// Makes the engine's view equal to the disk as it is at the time of the call.

@@ -3,5 +3,6 @@
 pub mod environment;
 pub mod names;
 pub mod paths;
+pub mod scope;
 pub mod tree;
 pub mod watch;
