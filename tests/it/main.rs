@@ -7,6 +7,7 @@
 )]
 
 mod answers;
+mod command;
 mod fidelity;
 mod harness;
 mod layers;
