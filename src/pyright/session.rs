@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -138,6 +138,7 @@ pub struct Session {
     condemned: CancellationToken,
     waiting: AtomicU32,
     in_flight: AtomicU32,
+    served: AtomicBool,
 }
 
 /// What is needed to start a session.
@@ -213,6 +214,7 @@ impl Session {
             condemned: CancellationToken::new(),
             waiting: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
+            served: AtomicBool::new(false),
             root,
             settings,
             environment,
@@ -298,6 +300,12 @@ impl Session {
     #[must_use]
     pub fn waiting(&self) -> u32 {
         self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Whether any caller's request was answered.
+    #[must_use]
+    pub fn has_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
     }
 
     /// Cancelled when the process has to be replaced.
@@ -519,6 +527,7 @@ impl Session {
             let call = Call { method, params: parameters.clone(), cancelled: cancelled.clone() };
             match requests.call(call).await {
                 Ok(result) => {
+                    self.served.store(true, Ordering::Relaxed);
                     let read = serde_json::from_str(result.get());
                     // The engine cuts long texts in the middle of a character.
                     let read = read.or_else(|_| serde_json::from_str(&without_lone_surrogates(result.get())));
