@@ -367,6 +367,10 @@ impl Session {
         let tree = Arc::clone(&self.tree);
         let changes =
             tokio::task::spawn_blocking(move || look(&tree, &touched)).await.map_err(|_| SessionError::Disconnected)?;
+        if changes.retyped {
+            tracing::info!(root = %self.root, "an installed package is typed otherwise; the engine is replaced");
+            return Err(SessionError::Disconnected);
+        }
         if changes.structural {
             tracing::debug!(root = %self.root, "files came or went; the engine looks for them anew");
             let before = self.facts.borrow().scans;
