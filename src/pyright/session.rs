@@ -460,13 +460,14 @@ impl Session {
         cancelled: &CancellationToken,
     ) -> Result<(), SessionError> {
         let uri = uri(&document.path);
+        let first = *next;
         let mut under_way = FuturesUnordered::new();
         let mut result = Ok(());
         loop {
             while result.is_ok() && *next < places.len() && under_way.len() < window {
                 if cancelled.is_cancelled() {
                     result = Err(SessionError::Cancelled);
-                } else if !under_way.is_empty() && Instant::now() >= end {
+                } else if *next > first && Instant::now() >= end {
                     break;
                 } else {
                     let (index, place) = (*next, places[*next]);
