@@ -342,7 +342,7 @@ async fn answer(
         let file = loaded?;
         let places = distinct_places(&file, options.details.definitions);
         let answers = if places.is_empty() {
-            Vec::new()
+            Some(Vec::new())
         } else {
             let session = lease.session().await?;
             let text = file.source.text().into();
@@ -353,7 +353,8 @@ async fn answer(
                 Err(error) => Err(error),
             };
             match asked {
-                Ok(answers) => answers,
+                Ok(answers) => Some(answers),
+                Err(SessionError::Outdated) => None,
                 Err(SessionError::DiedAsking) => {
                     deaths += 1;
                     if deaths == MAX_DEATHS {
@@ -369,7 +370,9 @@ async fn answer(
                 }
             }
         };
-        if request.content.is_some() || is_unchanged(&file).await {
+        if let Some(answers) = answers
+            && (request.content.is_some() || is_unchanged(&file).await)
+        {
             let types = compose(root, &file, &places, answers, options).await;
             return Ok(FileExport { digest: file.digest, types, elapsed: begun.elapsed() });
         }

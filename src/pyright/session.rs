@@ -74,6 +74,9 @@ pub enum SessionError {
     /// The process ended while this was asked of it.
     #[error("the engine's process ended while it was asked")]
     DiedAsking,
+    /// The text is not what is on disk, or no longer.
+    #[error("the file changed")]
+    Outdated,
     /// The caller's token was cancelled.
     #[error("the call was cancelled")]
     Cancelled,
@@ -398,7 +401,7 @@ impl Session {
     ///
     /// # Errors
     /// [`SessionError::DiedAsking`] where the process ended with some of them under way,
-    /// [`SessionError::Disconnected`] where it ended otherwise.
+    /// [`SessionError::Disconnected`] where it ended otherwise, and [`SessionError::Outdated`] where the file changed.
     ///
     /// # Cancel safety
     /// Dropped, it drops what waits, cancels what is under way towards the engine, and keeps the permits of that
@@ -437,6 +440,11 @@ impl Session {
                 view = self.hold_view(alone) => view,
             };
             let end = Instant::now() + length;
+            // Others ask about the file itself, or what imports it, as it is on disk. The view is held: if the file
+            // changes from here on, who asks about the new bytes waits for this turn to end.
+            if !document.overlay && !is_on_disk(document).await {
+                return Err(SessionError::Outdated);
+            }
             self.open(document).await?;
             let asked = self.turn(document, places, &mut answers, &mut next, window, end, cancelled).await;
             let closed = self.close(document).await;
@@ -750,6 +758,10 @@ fn identity(folder: &Path) -> Option<(u64, u64)> {
 
 fn look(tree: &Mutex<Tree>, touched: &Touched) -> crate::workspace::tree::Changes {
     tree.lock().unwrap_or_else(PoisonError::into_inner).look(touched)
+}
+
+async fn is_on_disk(document: &Document) -> bool {
+    tokio::fs::read(&document.path).await.is_ok_and(|bytes| bytes == document.text.as_bytes())
 }
 
 fn uri(path: &Path) -> String {
