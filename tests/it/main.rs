@@ -2,4 +2,6 @@
 #![allow(clippy::disallowed_methods, clippy::pedantic, reason = "tests start servers and clients themselves")]
 
 mod answers;
+mod faults;
+mod freshness;
 mod harness;
