@@ -2,6 +2,8 @@
 #![allow(clippy::disallowed_methods, clippy::pedantic, reason = "tests start servers and clients themselves")]
 
 mod answers;
+mod deadlines;
 mod faults;
 mod freshness;
 mod harness;
+mod sharing;
