@@ -6,4 +6,5 @@ mod deadlines;
 mod faults;
 mod freshness;
 mod harness;
+mod lifecycle;
 mod sharing;

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use pyrightd::proto::export_files_response::Result as Message;
+use pyrightd::proto::export_service_client::ExportServiceClient;
 use pyrightd::proto::{ExportFilesRequest, ExportLocationsRequest, ExportOptions, FileLocations, Outcome, Selector};
 use tonic::Code;
+use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 
 use crate::harness::fault::Engine;
@@ -144,7 +146,11 @@ async fn a_stream_waits_for_its_reader_and_goes_on_where_it_was() {
     let files: Vec<FileLocations> =
         (0..400).map(|file| select(&format!("file{:03}.py", file % 100), Selector::Names)).collect();
     let request = ExportFilesRequest { files: files.clone(), options: Some(options), ..whole(&root) };
-    let mut stream = server.export().await.export_files(request).await.unwrap().into_inner();
+    let endpoint = Channel::from_shared(format!("http://{}", server.address)).unwrap();
+    // As small as other clients' are; this one's would hold it all.
+    let endpoint = endpoint.initial_stream_window_size(1 << 16).initial_connection_window_size(1 << 16);
+    let mut client = ExportServiceClient::new(endpoint.connect().await.unwrap());
+    let mut stream = client.export_files(request).await.unwrap().into_inner();
     stream.message().await.unwrap().unwrap();
     let resident = || pyrightd::pyright::process::resident_bytes(server.pid()).unwrap();
     // Quiet for long, and not just between two files.
@@ -182,19 +188,26 @@ async fn a_stream_waits_for_its_reader_and_goes_on_where_it_was() {
 #[tokio::test]
 async fn calls_beyond_the_most_are_turned_away_and_told_when_to_come_back() {
     let project = many_files(5);
-    let engine = Engine::new("exports.asked = (message, wire) => wire.isHover(message, 'file000.py');");
+    let engine = Engine::new(
+        "const held = new Set();
+        exports.asked = (message, wire) => {
+            if (wire.isHover(message, 'file000.py')) return held.add(message.id);
+            if (message.method !== '$/cancelRequest' || !held.delete(message.params.id)) return false;
+            wire.answer({ id: message.params.id, error: { code: -32800, message: 'cancelled' } });
+            return true;
+        };",
+    );
     let root = project.root();
     let server = Server::start_with(&[&root], &["--engine-dir", engine.dir(), "--max-calls", "2"]);
     let mut client = server.export().await;
     let mut streams = Vec::new();
     for _ in 0..2 {
-        streams.push(client.export_files(whole(&root)).await.unwrap().into_inner());
+        let options = Some(ExportOptions { max_in_flight: 1, ..ExportOptions::default() });
+        let request = ExportFilesRequest { options, ..whole(&root) };
+        streams.push(client.export_files(request).await.unwrap().into_inner());
     }
-    server.listed_like(&root, |project| project.in_flight > 0).await;
-    let turned_away = eventually("a call to be turned away", async || {
-        server.file(&root, select("file001.py", Selector::Names)).await.err()
-    })
-    .await;
+    server.listed_like(&root, |project| project.in_flight == 2).await;
+    let turned_away = server.file(&root, select("file001.py", Selector::Names)).await.unwrap_err();
     assert_eq!(turned_away.code(), Code::ResourceExhausted, "{turned_away}");
     assert!(turned_away.get_details_retry_info().unwrap().retry_delay.is_some());
     let stream = server.files(whole(&root)).await.unwrap_err();
