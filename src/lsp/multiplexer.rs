@@ -599,7 +599,7 @@ mod tests {
         let call = start(&multiplexer, ask(1));
         let asked = peer.hear().await;
         for _ in 0..3 {
-            tokio::time::sleep(STALL - Duration::from_millis(1)).await;
+            tokio::time::sleep(STALL.mul_f64(0.99)).await;
             peer.say(json!({ "jsonrpc": "2.0", "method": "busy" })).await;
         }
         tokio::time::sleep(STALL / 2).await;

@@ -64,11 +64,12 @@ impl Numbers {
 #[tokio::test]
 async fn after_each_of_many_edits_a_chain_of_importing_files_is_seen_anew() {
     const TYPES: [&str; 5] = ["int", "str", "bytes", "float", "bool"];
-    let wraps: [(&str, fn(&str) -> String); 3] = [
-        ("", |inner| inner.to_owned()),
-        ("[]", |inner| format!("list[{inner}]")),
-        ("{}", |inner| format!("dict[str, {inner}]")),
-    ];
+    const WRAPS: [&str; 3] = ["", "[]", "{}"];
+    let wrap_type = |wrap: &str, inner: &str| match wrap {
+        "[]" => format!("list[{inner}]"),
+        "{}" => format!("dict[str, {inner}]"),
+        _ => inner.to_owned(),
+    };
     let middle = |wrap: &str, from: &str| match wrap {
         "[]" => format!("from {from} import seen as before\nseen = [before]\n"),
         "{}" => format!("from {from} import seen as before\nseen = {{'key': before}}\n"),
@@ -90,14 +91,14 @@ async fn after_each_of_many_edits_a_chain_of_importing_files_is_seen_anew() {
             kind = (kind + 1) % TYPES.len();
             ("base.py", base(TYPES[kind]))
         } else {
-            wrapped[edited] = (wrapped[edited] + 1) % wraps.len();
-            (chain[edited].0, middle(wraps[wrapped[edited]].0, chain[edited].1))
+            wrapped[edited] = (wrapped[edited] + 1) % WRAPS.len();
+            (chain[edited].0, middle(WRAPS[wrapped[edited]], chain[edited].1))
         };
         fixture.project.write(path, new_text);
         let mut expected = TYPES[kind].to_owned();
         let mut all = vec![expected.clone()];
         for wrap in wrapped {
-            expected = wraps[wrap].1(&expected);
+            expected = wrap_type(WRAPS[wrap], &expected);
             all.push(expected.clone());
         }
         // Any of them first, so that none has to wait for another to make it right.

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{engine_cache, eventually};
+use super::engine_cache;
 
 /// A folder to be named by `--engine-dir`, removed with this value.
 pub struct Engine {
@@ -39,11 +39,6 @@ impl Engine {
         let notes = std::fs::read_to_string(self.modules().join("pyright/notes")).unwrap_or_default();
         // The last line may still be on its way.
         notes.split_inclusive('\n').filter_map(|line| serde_json::from_str(line.strip_suffix('\n')?).ok()).collect()
-    }
-
-    /// The first note of this kind, waited for.
-    pub async fn noted(&self, kind: &str) -> Value {
-        eventually(kind, async || self.notes().into_iter().find(|note| note["kind"] == kind)).await
     }
 
     fn modules(&self) -> PathBuf {
