@@ -344,7 +344,7 @@ async fn answer(
         let file = loaded?;
         let places = distinct_places(&file, options.details.definitions);
         let answers = if places.is_empty() {
-            Vec::new()
+            Some(Vec::new())
         } else {
             let session = lease.session().await?;
             let text = file.source.text().into();
@@ -357,8 +357,9 @@ async fn answer(
             match asked {
                 Ok((answers, engine)) => {
                     engine_elapsed += engine;
-                    answers
+                    Some(answers)
                 }
+                Err(SessionError::Outdated) => None,
                 Err(SessionError::DiedAsking) => {
                     deaths += 1;
                     if deaths == MAX_DEATHS {
@@ -374,7 +375,9 @@ async fn answer(
                 }
             }
         };
-        if request.content.is_some() || is_unchanged(&file).await {
+        if let Some(answers) = answers
+            && (request.content.is_some() || is_unchanged(&file).await)
+        {
             let types = compose(root, &file, &places, answers, options).await;
             return Ok(FileExport { digest: file.digest, types, elapsed: begun.elapsed(), engine_elapsed });
         }

@@ -362,3 +362,319 @@ impl<C: Client> Actor<C> {
         why
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::poll;
+    use serde_json::{Value, json};
+    use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
+    use tower::limit::ConcurrencyLimit;
+    use tower::{Service as _, ServiceExt as _};
+    use tower_test::mock::Spawn;
+
+    use super::*;
+
+    const STALL: Duration = Duration::from_secs(60);
+    /// Time is paused in these tests: it passes only where everybody waits, so that nothing more can come.
+    const NOTHING_MORE: Duration = Duration::from_secs(1);
+
+    /// The language server's end of the pipes.
+    struct Peer {
+        reader: FramedRead<DuplexStream, Codec>,
+        writer: DuplexStream,
+        notifications: mpsc::UnboundedReceiver<String>,
+        ended: oneshot::Receiver<Ended>,
+    }
+
+    impl Peer {
+        async fn hear(&mut self) -> Message {
+            self.reader.next().await.unwrap().unwrap()
+        }
+
+        async fn hears_nothing_more(&mut self) -> bool {
+            tokio::time::timeout(NOTHING_MORE, self.reader.next()).await.is_err()
+        }
+
+        async fn say(&mut self, message: Value) {
+            let body = message.to_string();
+            let frame = format!("Content-Length: {}\r\n\r\n{body}", body.len());
+            self.writer.write_all(frame.as_bytes()).await.unwrap();
+        }
+
+        async fn answer(&mut self, asked: &Message, result: impl Into<Value>) {
+            self.say(json!({ "jsonrpc": "2.0", "id": asked.id, "result": result.into() })).await;
+        }
+    }
+
+    struct Listener(mpsc::UnboundedSender<String>);
+
+    impl Client for Listener {
+        fn request(&mut self, method: &str, params: &str) -> Option<Value> {
+            (method == "known").then(|| json!({ "asked": params }))
+        }
+
+        fn notification(&mut self, method: &str, _params: &str) {
+            let _ = self.0.send(method.to_owned());
+        }
+    }
+
+    fn connect(pipe: usize, cancellation_folder: Option<PathBuf>) -> (Multiplexer, Peer) {
+        let (input, writer) = duplex(pipe);
+        let (reader, output) = duplex(pipe);
+        let (heard, notifications) = mpsc::unbounded_channel();
+        let (sender, ended) = oneshot::channel();
+        let options = Options { max_message: 1 << 20, stall: STALL, cancellation_folder };
+        let multiplexer = Multiplexer::start(input, output, Listener(heard), options, &TaskTracker::new(), sender);
+        let reader = FramedRead::new(reader, Codec::new(1 << 20));
+        (multiplexer, Peer { reader, writer, notifications, ended })
+    }
+
+    fn asking(params: impl Into<Value>, cancelled: &CancellationToken) -> Call {
+        let params = RawValue::from_string(params.into().to_string()).unwrap();
+        Call { method: "ask", params, cancelled: cancelled.clone() }
+    }
+
+    fn ask(params: impl Into<Value>) -> Call {
+        asking(params, &CancellationToken::new())
+    }
+
+    /// Makes the call in a task, so that it goes on while the test speaks for the peer.
+    fn start<S>(service: &S, call: Call) -> tokio::task::JoinHandle<Result<Box<RawValue>, CallError>>
+    where
+        S: tower::Service<Call, Response = Box<RawValue>, Error = CallError, Future: Send> + Clone + Send + 'static,
+    {
+        let service = service.clone();
+        TaskTracker::new().spawn(service.oneshot(call))
+    }
+
+    fn params(message: &Message) -> &str {
+        message.params.as_deref().unwrap().get()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_out_of_order_reach_their_callers() {
+        let (multiplexer, mut peer) = connect(1 << 16, None);
+        let calls: Vec<_> = (0..20).map(|number| start(&multiplexer, ask(number))).collect();
+        let mut asked = Vec::new();
+        for _ in 0..20 {
+            asked.push(peer.hear().await);
+        }
+        for message in asked.iter().rev() {
+            peer.answer(message, format!("of {}", params(message))).await;
+        }
+        for (number, call) in calls.into_iter().enumerate() {
+            assert_eq!(call.await.unwrap().unwrap().get(), format!("\"of {number}\""));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_peers_errors_and_strays_are_told_apart() {
+        let (multiplexer, mut peer) = connect(1 << 16, None);
+        let (first, second) = (start(&multiplexer, ask(1)), peer.hear().await);
+        peer.say(json!({ "jsonrpc": "2.0", "id": 99, "result": 1 })).await;
+        peer.say(json!({ "jsonrpc": "2.0", "id": "1", "result": 1 })).await;
+        peer.say(json!({ "jsonrpc": "2.0" })).await;
+        peer.say(json!({ "jsonrpc": "2.0", "id": second.id, "error": { "code": -5, "message": "no" } })).await;
+        let error = first.await.unwrap().unwrap_err();
+        assert!(matches!(error, CallError::Answered(ResponseError { code: -5, .. })), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_peers_own_requests_are_answered() {
+        let (_multiplexer, mut peer) = connect(1 << 16, None);
+        peer.say(json!({ "jsonrpc": "2.0", "id": "a", "method": "known", "params": [1] })).await;
+        peer.say(json!({ "jsonrpc": "2.0", "id": 1, "method": "unheard/of" })).await;
+        peer.say(json!({ "jsonrpc": "2.0", "method": "news" })).await;
+        let known = peer.hear().await;
+        assert_eq!((known.id, known.result.unwrap().get()), (Some("a".into()), r#"{"asked":"[1]"}"#));
+        let unknown = peer.hear().await;
+        assert_eq!((unknown.id, unknown.error.unwrap().code), (Some(1.into()), METHOD_NOT_FOUND));
+        assert_eq!(peer.notifications.recv().await.unwrap(), "news");
+        assert!(peer.hears_nothing_more().await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_notification_comes_after_the_calls_before_it() {
+        let (mut multiplexer, mut peer) = connect(1 << 16, None);
+        let call = multiplexer.ready().await.unwrap().call(ask(1));
+        multiplexer.notify("told", &json!({})).await.unwrap();
+        assert_eq!(peer.hear().await.method.unwrap(), "ask");
+        assert_eq!(peer.hear().await.method.unwrap(), "told");
+        drop(call);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancelled_call_ends_once_the_peer_has_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let (multiplexer, mut peer) = connect(1 << 16, Some(folder.path().to_owned()));
+        let token = CancellationToken::new();
+        let mut call = start(&multiplexer, asking(1, &token));
+        let asked = peer.hear().await;
+        let file = folder.path().join(format!("cancellation-{}.tmp", asked.id.as_ref().unwrap()));
+        assert!(!file.exists());
+        token.cancel();
+        let told = peer.hear().await;
+        assert_eq!((told.id.as_ref(), told.method.as_deref()), (None, Some("$/cancelRequest")));
+        assert_eq!(params(&told), format!(r#"{{"id":{}}}"#, asked.id.as_ref().unwrap()));
+        assert!(file.exists());
+        token.cancel();
+        assert!(peer.hears_nothing_more().await, "told once");
+        assert!(poll!(&mut call).is_pending());
+
+        peer.answer(&asked, "late").await;
+        assert!(matches!(call.await.unwrap(), Err(CallError::Cancelled)));
+        assert!(!file.exists());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_cancelled_before_it_is_made_is_never_sent() {
+        let (multiplexer, mut peer) = connect(1 << 16, None);
+        let token = CancellationToken::new();
+        token.cancel();
+        assert!(matches!(start(&multiplexer, asking(1, &token)).await.unwrap(), Err(CallError::Cancelled)));
+        assert!(peer.hears_nothing_more().await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_answer_to_a_caller_who_left_harms_nobody() {
+        let (multiplexer, mut peer) = connect(1 << 16, None);
+        let token = CancellationToken::new();
+        let gone = start(&multiplexer, asking("gone", &token));
+        let asked = peer.hear().await;
+        gone.abort();
+        assert!(gone.await.unwrap_err().is_cancelled());
+        let stays = start(&multiplexer, ask("stays"));
+        let other = peer.hear().await;
+        peer.answer(&asked, "to nobody").await;
+        peer.answer(&other, "here").await;
+        assert_eq!(stays.await.unwrap().unwrap().get(), "\"here\"");
+        token.cancel();
+        assert!(peer.hears_nothing_more().await, "what was answered can't be cancelled");
+    }
+
+    /// Has two calls wait, ends the connection by `end`, and gives why it ended.
+    async fn ended_by(end: impl AsyncFnOnce(&mut Peer)) -> Ended {
+        let (multiplexer, mut peer) = connect(1 << 16, None);
+        let token = CancellationToken::new();
+        let calls = [start(&multiplexer, ask(1)), start(&multiplexer, asking(2, &token))];
+        peer.hear().await;
+        peer.hear().await;
+        token.cancel();
+        peer.hear().await;
+        end(&mut peer).await;
+        for call in calls {
+            assert!(matches!(call.await.unwrap(), Err(CallError::Disconnected)));
+        }
+        let later = start(&multiplexer, ask(3)).await.unwrap();
+        assert!(matches!(later, Err(CallError::Disconnected)), "after the end");
+        assert!(matches!(multiplexer.clone().notify("told", &1).await, Err(CallError::Disconnected)));
+        peer.ended.await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_that_wait_fail_when_the_connection_ends() {
+        let garbage = ended_by(async |peer| peer.writer.write_all(b"Segmentation fault\r\n\r\n").await.unwrap()).await;
+        assert!(matches!(garbage, Ended::Frame(FrameError::Header)), "{garbage}");
+        let huge = ended_by(async |peer| {
+            peer.writer.write_all(b"Content-Length: 99999999999\r\n\r\n").await.unwrap();
+        })
+        .await;
+        assert!(matches!(huge, Ended::Frame(FrameError::TooLong { .. })), "{huge}");
+        let half = ended_by(async |peer| {
+            peer.writer.write_all(b"Content-Length: 20\r\n\r\n{\"id\":").await.unwrap();
+            peer.writer.shutdown().await.unwrap();
+        })
+        .await;
+        assert!(matches!(half, Ended::Frame(FrameError::Io(_))), "{half}");
+        let closed = ended_by(async |peer| peer.writer.shutdown().await.unwrap()).await;
+        assert!(matches!(closed, Ended::Closed), "{closed}");
+        let stalled = ended_by(async |_| ()).await;
+        assert!(matches!(stalled, Ended::Stalled(STALL)), "{stalled}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_owes_nothing_or_says_something_has_not_stalled() {
+        let (multiplexer, mut peer) = connect(1 << 16, None);
+        tokio::time::sleep(STALL * 3).await;
+        let call = start(&multiplexer, ask(1));
+        let asked = peer.hear().await;
+        for _ in 0..3 {
+            tokio::time::sleep(STALL.mul_f64(0.99)).await;
+            peer.say(json!({ "jsonrpc": "2.0", "method": "busy" })).await;
+        }
+        tokio::time::sleep(STALL / 2).await;
+        peer.answer(&asked, "slow").await;
+        assert_eq!(call.await.unwrap().unwrap().get(), "\"slow\"");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_are_read_while_the_peer_reads_nothing() {
+        let (multiplexer, mut peer) = connect(256, None);
+        let first = start(&multiplexer, ask("first"));
+        let asked = peer.hear().await;
+        // Far more than the pipe, the channels and the outbox hold.
+        let padding = "x".repeat(200);
+        let _stuck: Vec<_> = (0..1000).map(|_| start(&multiplexer, ask(padding.clone()))).collect();
+        tokio::time::sleep(NOTHING_MORE).await;
+        peer.answer(&asked, "here").await;
+        peer.say(json!({ "jsonrpc": "2.0", "method": "news" })).await;
+        assert_eq!(first.await.unwrap().unwrap().get(), "\"here\"");
+        assert_eq!(peer.notifications.recv().await.unwrap(), "news");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_asks_without_reading_is_given_up() {
+        let (_multiplexer, mut peer) = connect(256, None);
+        let frame = |number: usize| {
+            let body = json!({ "jsonrpc": "2.0", "id": number, "method": "known" }).to_string();
+            format!("Content-Length: {}\r\n\r\n{body}", body.len())
+        };
+        let (mut sent, most) = (0, 2 * (OUTBOX_ANSWERS + FRAMES));
+        while sent < most && peer.writer.write_all(frame(sent).as_bytes()).await.is_ok() {
+            sent += 1;
+        }
+        assert!((OUTBOX_ANSWERS..most).contains(&sent), "{sent}");
+        assert!(matches!(peer.ended.await.unwrap(), Ended::Flooded));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_than_the_limit_are_under_way_and_first_come_is_first_served() {
+        let (multiplexer, mut peer) = connect(1 << 16, None);
+        let limited = ConcurrencyLimit::new(multiplexer, 2);
+        let mut calls = VecDeque::new();
+        for number in 0..6 {
+            calls.push_back(start(&limited, ask(number)));
+            // Each has its place in the queue before the next comes.
+            tokio::task::yield_now().await;
+        }
+        let mut under_way = VecDeque::from([peer.hear().await, peer.hear().await]);
+        for number in 0..6 {
+            assert!(peer.hears_nothing_more().await, "with {number} answered");
+            let asked = under_way.pop_front().unwrap();
+            assert_eq!(params(&asked), number.to_string());
+            peer.answer(&asked, number).await;
+            assert_eq!(calls.pop_front().unwrap().await.unwrap().unwrap().get(), number.to_string());
+            if number < 4 {
+                under_way.push_back(peer.hear().await);
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancelled_call_keeps_its_permit_until_it_is_answered() {
+        let (multiplexer, mut peer) = connect(1 << 16, None);
+        let limited = ConcurrencyLimit::new(multiplexer, 1);
+        let mut waiting = Spawn::new(limited.clone());
+        let token = CancellationToken::new();
+        let call = start(&limited, asking(1, &token));
+        let asked = peer.hear().await;
+        assert!(waiting.poll_ready().is_pending());
+        token.cancel();
+        assert_eq!(peer.hear().await.method.unwrap(), "$/cancelRequest");
+        assert!(waiting.poll_ready().is_pending());
+        peer.answer(&asked, Value::Null).await;
+        assert!(matches!(call.await.unwrap(), Err(CallError::Cancelled)));
+        assert!(waiting.is_woken());
+        assert!(waiting.poll_ready().is_ready());
+    }
+}

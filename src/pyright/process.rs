@@ -7,11 +7,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use futures_util::StreamExt as _;
 use process_wrap::tokio::{ChildWrapper, CommandWrap, KillOnDrop, ProcessGroup};
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 use tokio::process::{ChildStdin, ChildStdout, Command};
-use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 use tokio_util::task::TaskTracker;
 
 use super::install::Engine;
@@ -23,7 +21,7 @@ const CANCELLATION: &str = "python-languageserver-cancellation";
 /// Its name there; each process has a temporary folder of its own, so that one name serves.
 const CANCELLATION_NAME: &str = "pyrightd";
 /// The longest line of standard error that is logged whole, in bytes.
-const MAX_LINE: usize = 2000;
+const MAX_LINE: u64 = 2000;
 
 /// A running process, not yet ended.
 #[derive(Debug)]
@@ -169,13 +167,13 @@ fn blank_standard_library(engine: &Engine, scratch: &Path) -> io::Result<PathBuf
     Ok(blank)
 }
 
+/// Reads to the end whatever comes, since a pipe that is full stops the process, and one that is closed can end it.
 async fn drain(stderr: impl AsyncRead + Unpin, process: u32) {
-    let mut lines = FramedRead::new(stderr, LinesCodec::new_with_max_length(MAX_LINE));
-    while let Some(line) = lines.next().await {
-        match line {
-            Ok(line) => tracing::warn!(process, "engine: {line}"),
-            Err(LinesCodecError::MaxLineLengthExceeded) => tracing::warn!(process, "engine: a line too long to log"),
-            Err(LinesCodecError::Io(_)) => return,
-        }
+    let mut stderr = BufReader::new(stderr);
+    let mut line = Vec::new();
+    // A line that is too long comes in pieces.
+    while let Ok(1..) = (&mut stderr).take(MAX_LINE).read_until(b'\n', &mut line).await {
+        tracing::warn!(process, "engine: {}", String::from_utf8_lossy(&line).trim_end());
+        line.clear();
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -76,6 +76,9 @@ pub enum SessionError {
     /// The process ended while this was asked of it.
     #[error("the engine's process ended while it was asked")]
     DiedAsking,
+    /// The text is not what is on disk, or no longer.
+    #[error("the file changed")]
+    Outdated,
     /// The caller's token was cancelled.
     #[error("the call was cancelled")]
     Cancelled,
@@ -140,6 +143,7 @@ pub struct Session {
     condemned: CancellationToken,
     waiting: AtomicU32,
     in_flight: AtomicU32,
+    served: AtomicBool,
 }
 
 /// What is needed to start a session.
@@ -215,6 +219,7 @@ impl Session {
             condemned: CancellationToken::new(),
             waiting: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
+            served: AtomicBool::new(false),
             root,
             settings,
             environment,
@@ -302,6 +307,12 @@ impl Session {
         self.waiting.load(Ordering::Relaxed)
     }
 
+    /// Whether any caller's request was answered.
+    #[must_use]
+    pub fn has_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
+    }
+
     /// Cancelled when the process has to be replaced.
     #[must_use]
     pub fn condemned(&self) -> &CancellationToken {
@@ -363,6 +374,10 @@ impl Session {
         let tree = Arc::clone(&self.tree);
         let changes =
             tokio::task::spawn_blocking(move || look(&tree, &touched)).await.map_err(|_| SessionError::Disconnected)?;
+        if changes.retyped {
+            tracing::info!(root = %self.root, "an installed package is typed otherwise; the engine is replaced");
+            return Err(SessionError::Disconnected);
+        }
         if changes.structural {
             tracing::debug!(root = %self.root, "files came or went; the engine looks for them anew");
             let before = self.facts.borrow().scans;
@@ -391,7 +406,7 @@ impl Session {
     ///
     /// # Errors
     /// [`SessionError::DiedAsking`] where the process ended with some of them under way,
-    /// [`SessionError::Disconnected`] where it ended otherwise.
+    /// [`SessionError::Disconnected`] where it ended otherwise, and [`SessionError::Outdated`] where the file changed.
     ///
     /// # Cancel safety
     /// Dropped, it drops what waits, cancels what is under way towards the engine, and keeps the permits of that
@@ -429,6 +444,11 @@ impl Session {
                 () = self.condemned.cancelled() => return Err(SessionError::Disconnected),
                 view = self.hold_view(alone) => view,
             };
+            // Others ask about the file itself, or what imports it, as it is on disk. The view is held: if the file
+            // changes from here on, who asks about the new bytes waits for this turn to end.
+            if !document.overlay && !is_on_disk(document).await {
+                return Err(SessionError::Outdated);
+            }
             self.open(document).await?;
             let begun = Instant::now();
             let end = begun + length;
@@ -455,13 +475,14 @@ impl Session {
         cancelled: &CancellationToken,
     ) -> Result<(), SessionError> {
         let uri = uri(&document.path);
+        let first = *next;
         let mut under_way = FuturesUnordered::new();
         let mut result = Ok(());
         loop {
             while result.is_ok() && *next < places.len() && under_way.len() < window {
                 if cancelled.is_cancelled() {
                     result = Err(SessionError::Cancelled);
-                } else if !under_way.is_empty() && Instant::now() >= end {
+                } else if *next > first && Instant::now() >= end {
                     break;
                 } else {
                     let (index, place) = (*next, places[*next]);
@@ -526,6 +547,7 @@ impl Session {
             let call = Call { method, params: parameters.clone(), cancelled: cancelled.clone() };
             match requests.call(call).await {
                 Ok(result) => {
+                    self.served.store(true, Ordering::Relaxed);
                     return Ok(codec::read(&result).map_err(|error| {
                         tracing::warn!(%error, method, "the engine's answer can't be read");
                     }));
@@ -740,6 +762,10 @@ fn identity(folder: &Path) -> Option<(u64, u64)> {
 
 fn look(tree: &Mutex<Tree>, touched: &Touched) -> crate::workspace::tree::Changes {
     tree.lock().unwrap_or_else(PoisonError::into_inner).look(touched)
+}
+
+async fn is_on_disk(document: &Document) -> bool {
+    tokio::fs::read(&document.path).await.is_ok_and(|bytes| bytes == document.text.as_bytes())
 }
 
 fn uri(path: &Path) -> String {

@@ -291,7 +291,13 @@ struct Life {
 /// Why a ready process's time was over.
 enum Over {
     Stop,
-    Died(String),
+    /// The project is another one by now; the process did nothing wrong.
+    Outdated,
+    /// A process that has served its callers was no failure to start, however short its life.
+    Died {
+        reason: String,
+        served: bool,
+    },
 }
 
 impl Life {
@@ -303,9 +309,14 @@ impl Life {
             let born = Instant::now();
             match self.live().await {
                 Ok(Over::Stop) => break,
-                Ok(Over::Died(reason)) => {
+                Ok(Over::Outdated) => {
+                    failures = 0;
+                    self.state.send_replace(State::Restarting);
+                    continue;
+                }
+                Ok(Over::Died { reason, served }) => {
                     tracing::warn!(root = %self.supervisor.root, %reason, "the engine is replaced");
-                    failures = if born.elapsed() > LIVED { 0 } else { failures + 1 };
+                    failures = if served || born.elapsed() > LIVED { 0 } else { failures + 1 };
                     self.state.send_replace(State::Restarting);
                     if failures == 0 {
                         continue;
@@ -365,18 +376,19 @@ impl Life {
             "the engine is ready"
         );
         self.state.send_replace(State::Ready(Arc::clone(&session)));
+        let died = |reason| Over::Died { reason, served: session.has_served() };
         let over = tokio::select! {
             biased;
-            why = ended => Over::Died(why.map_or_else(|_| "its connection was lost".into(), |why| why.to_string())),
-            () = process.wait() => Over::Died("its process ended".into()),
-            () = session.condemned().cancelled() => Over::Died("what it knows is out of date".into()),
+            why = ended => died(why.map_or_else(|_| "its connection was lost".into(), |why| why.to_string())),
+            () = process.wait() => died("its process ended".into()),
+            () = session.condemned().cancelled() => Over::Outdated,
             () = self.stop_and_released() => Over::Stop,
         };
         match over {
             Over::Stop => {
                 session.say_goodbye(&mut process).await;
             }
-            Over::Died(_) => session.condemned().cancel(),
+            Over::Outdated | Over::Died { .. } => session.condemned().cancel(),
         }
         process.kill().await;
         supervisor.usage(|usage| usage.process = None);

@@ -27,13 +27,15 @@ pub struct Changes {
     pub edited: Vec<PathBuf>,
     /// Files came or went, or a configuration or an installed package changed: imports may resolve otherwise.
     pub structural: bool,
+    /// An installed package became typed, or is no longer. An engine that has read it before does not look again.
+    pub retyped: bool,
 }
 
 impl Changes {
     /// Whether nothing happened.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.edited.is_empty() && !self.structural
+        self.edited.is_empty() && !self.structural && !self.retyped
     }
 }
 
@@ -85,7 +87,9 @@ impl Tree {
                     before => self.note(path, before.is_some(), &mut changes),
                 }
             }
-            changes.structural |= self.files.keys().any(|path| !now.contains_key(path));
+            for path in self.files.keys().filter(|path| !now.contains_key(*path)) {
+                self.note(path, false, &mut changes);
+            }
             self.files = now;
             return changes;
         }
@@ -102,8 +106,8 @@ impl Tree {
             self.note(path, known, changes);
             self.files.insert(path.to_owned(), stamp);
         } else if known {
+            self.note(path, false, changes);
             self.files.remove(path);
-            changes.structural = true;
         } else if !path.exists() {
             // A folder that was moved away takes its files along without a word of each.
             let gone: Vec<_> = self
@@ -113,14 +117,16 @@ impl Tree {
                 .take_while(|file| file.starts_with(path))
                 .cloned()
                 .collect();
-            changes.structural |= !gone.is_empty();
             for file in gone {
+                self.note(&file, false, changes);
                 self.files.remove(&file);
             }
         }
     }
 
+    /// Notes a file that changed, or, where it was not `known` before or no longer is, came or went.
     fn note(&self, path: &Path, known: bool, changes: &mut Changes) {
+        changes.retyped |= path.file_name().is_some_and(|name| name == "py.typed") && !known && self.is_package(path);
         if known && is_source(path) && !self.is_package(path) {
             changes.edited.push(path.to_owned());
         } else {
@@ -238,8 +244,8 @@ mod tests {
         assert_eq!(tree.sources().collect::<Vec<_>>(), [at("a.py"), at("package/b.pyi")]);
         assert!(look(&mut tree, &mut other, &[]).is_empty());
 
-        let edited = |name: &str| Changes { edited: vec![at(name)], structural: false };
-        let structural = Changes { edited: vec![], structural: true };
+        let edited = |name: &str| Changes { edited: vec![at(name)], ..Changes::default() };
+        let structural = Changes { structural: true, ..Changes::default() };
         write("a.py", "x = 1\n");
         assert_eq!(look(&mut tree, &mut other, &[at("a.py")]), edited("a.py"));
         write("notes.txt", "more");
@@ -249,10 +255,20 @@ mod tests {
         std::fs::rename(at("new.py"), at("a.py")).unwrap();
         assert_eq!(
             look(&mut tree, &mut other, &[at("new.py"), at("a.py")]),
-            Changes { edited: vec![at("a.py")], structural: true }
+            Changes { edited: vec![at("a.py")], ..structural.clone() }
         );
         write(".venv/lib/site-packages/f.py", "x = 1\n");
         assert_eq!(look(&mut tree, &mut other, &[at(".venv/lib/site-packages/f.py")]), structural);
+        let typed = at(".venv/lib/site-packages/py.typed");
+        write(".venv/lib/site-packages/py.typed", "");
+        let retyped = Changes { retyped: true, ..structural.clone() };
+        assert_eq!(look(&mut tree, &mut other, std::slice::from_ref(&typed)), retyped);
+        write(".venv/lib/site-packages/py.typed", "partial\n");
+        assert_eq!(look(&mut tree, &mut other, std::slice::from_ref(&typed)), structural);
+        std::fs::remove_file(&typed).unwrap();
+        assert_eq!(look(&mut tree, &mut other, std::slice::from_ref(&typed)), retyped);
+        write("py.typed", "");
+        assert_eq!(look(&mut tree, &mut other, &[at("py.typed")]), structural);
         write("pyproject.toml", "");
         assert_eq!(look(&mut tree, &mut other, &[at("pyproject.toml")]), structural);
         std::fs::rename(at("package"), at(".package")).unwrap();

@@ -29,11 +29,13 @@ const MAX_TOUCHED: usize = 50_000;
 pub struct Watcher {
     router: mpsc::Sender<ToRouter>,
     cookies: Arc<Cookies>,
+    /// Removed with this value; the router's thread may outlive it.
+    _folder: tempfile::TempDir,
 }
 
 #[derive(Debug)]
 struct Cookies {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
     next: AtomicU64,
     waiting: Mutex<HashMap<OsString, oneshot::Sender<()>>>,
 }
@@ -66,7 +68,8 @@ impl Watcher {
     /// Where the operating system gives no watcher, or no temporary folder can be made.
     pub fn start() -> notify::Result<Self> {
         let folder = tempfile::Builder::new().prefix("pyrightd-watch-").tempdir()?;
-        let cookies = Arc::new(Cookies { folder, next: AtomicU64::new(0), waiting: Mutex::default() });
+        let cookies =
+            Arc::new(Cookies { folder: folder.path().to_owned(), next: AtomicU64::new(0), waiting: Mutex::default() });
         // Unbounded, since the sender is the thread that reads the kernel's queue: would it wait for the router,
         // the router could not add a watch through it. The router outruns the kernel, whose own queue is bounded.
         let (router, messages) = mpsc::channel();
@@ -74,14 +77,14 @@ impl Watcher {
         let mut watcher = notify::recommended_watcher(move |event| {
             let _ = events.send(ToRouter::Event(event));
         })?;
-        watcher.watch(cookies.folder.path(), RecursiveMode::NonRecursive)?;
+        watcher.watch(&cookies.folder, RecursiveMode::NonRecursive)?;
         let state =
             Router { watcher, watched: BTreeSet::new(), subscribers: HashMap::new(), cookies: Arc::clone(&cookies) };
         std::thread::Builder::new()
             .name("watch".into())
             .spawn(move || state.run(&messages))
             .map_err(notify::Error::io)?;
-        Ok(Self { router, cookies })
+        Ok(Self { router, cookies, _folder: folder })
     }
 
     /// Watches these folders and all below them that may hold sources. Blocks on the file system.
@@ -108,7 +111,7 @@ impl Watcher {
     /// [`Lost`] where the operating system does not tell of a change in good time. Then nothing is known.
     pub async fn barrier(&self) -> Result<(), Lost> {
         let name = OsString::from(self.cookies.next.fetch_add(1, Ordering::Relaxed).to_string());
-        let path = self.cookies.folder.path().join(&name);
+        let path = self.cookies.folder.join(&name);
         let (seen, wait) = oneshot::channel();
         lock(&self.cookies.waiting).insert(name.clone(), seen);
         let told = match std::fs::File::create(&path) {
@@ -225,7 +228,7 @@ impl Router {
     }
 
     fn is_cookie(&self, path: &Path) -> bool {
-        path.parent() == Some(self.cookies.folder.path())
+        path.parent() == Some(&self.cookies.folder)
     }
 
     /// A new folder is watched first and read then, so that nothing in it is missed.

@@ -8,6 +8,11 @@
 
 mod answers;
 mod command;
+mod deadlines;
+mod faults;
 mod fidelity;
+mod freshness;
 mod harness;
 mod layers;
+mod lifecycle;
+mod sharing;

@@ -1,5 +1,7 @@
 //! A real server on a free port, real projects, and real packages from PyPI.
 
+pub mod fault;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,8 +11,8 @@ use std::time::{Duration, Instant};
 use pyrightd::proto::export_service_client::ExportServiceClient;
 use pyrightd::proto::project_service_client::ProjectServiceClient;
 use pyrightd::proto::{
-    ExportFilesRequest, ExportLocationsRequest, FileExport, FileLocations, InferredType, Position, Selector,
-    export_files_response,
+    ExportFilesRequest, ExportLocationsRequest, FileExport, FileLocations, InferredType, ListProjectsRequest, Position,
+    Project as Listed, Selector, export_files_response,
 };
 use tonic::Status;
 use tonic::transport::Channel;
@@ -85,13 +87,18 @@ impl Server {
 
     /// With more flags.
     pub fn start_with(roots: &[&Path], flags: &[&str]) -> Self {
+        Self::from_command(Self::command(roots, flags))
+    }
+
+    /// What [`Server::start_with`] runs.
+    pub fn command(roots: &[&Path], flags: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pyrightd"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--cache-dir"]);
         command.arg(engine_cache()).args(flags);
         for root in roots {
             command.arg("--allow-root").arg(root);
         }
-        Self::from_command(command)
+        command
     }
 
     /// By a command that logs JSON to its standard error.
@@ -120,6 +127,11 @@ impl Server {
     /// Waits for it to end by itself.
     pub fn wait(&mut self) -> std::process::ExitStatus {
         self.child.wait().unwrap()
+    }
+
+    /// Sends it a signal such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        signal(self.pid(), name);
     }
 
     /// Every line of the log so far; a line that is no JSON is a string.
@@ -156,6 +168,17 @@ impl Server {
         ProjectServiceClient::new(self.channel().await)
     }
 
+    /// What is known of a project; none where it is not open.
+    pub async fn listed(&self, root: &Path) -> Option<Listed> {
+        let listed = self.projects().await.list_projects(ListProjectsRequest {}).await.unwrap().into_inner();
+        listed.projects.into_iter().find(|project| project.project_root == text(root))
+    }
+
+    /// What is known of a project once it is like this.
+    pub async fn listed_like(&self, root: &Path, like: impl Fn(&Listed) -> bool) -> Listed {
+        eventually("the project's state", async || self.listed(root).await.filter(&like)).await
+    }
+
     /// The types of one file.
     pub async fn file(&self, root: &Path, file: FileLocations) -> Result<FileExport, Status> {
         let request = ExportLocationsRequest { project_root: text(root), file: Some(file), options: None };
@@ -178,6 +201,33 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What a question comes to once it has an answer, asked again and again.
+pub async fn eventually<T>(what: &str, question: impl AsyncFn() -> Option<T>) -> T {
+    let end = Instant::now() + LONG;
+    loop {
+        if let Some(answer) = question().await {
+            return answer;
+        }
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Sends a process a signal such as `KILL`.
+pub fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap();
+    assert!(sent.success(), "{pid} was gone before it got SIG{name}");
+}
+
+/// Returns once a process runs no more, though its parent may not have heard of it yet.
+pub async fn gone(pid: u32) {
+    eventually(&format!("the end of {pid}"), async || {
+        let state = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        (state.is_empty() || state.contains("State:\tZ")).then_some(())
+    })
+    .await;
 }
 
 /// A path as a string.
