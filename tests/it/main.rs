@@ -7,4 +7,9 @@
 )]
 
 mod answers;
+mod clients;
+mod environments;
 mod harness;
+mod inputs;
+mod projects;
+mod texts;

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use pyrightd::proto::export_service_client::ExportServiceClient;
 use pyrightd::proto::project_service_client::ProjectServiceClient;
 use pyrightd::proto::{
-    ExportFilesRequest, ExportLocationsRequest, FileExport, FileLocations, InferredType, Position, Selector,
+    CloseProjectRequest, ExportFilesRequest, ExportLocationsRequest, ExportOptions, FileExport, FileLocations,
+    InferredType, ListProjectsRequest, OpenProjectRequest, Position, Project as OpenProject, ProjectSettings, Selector,
     export_files_response,
 };
 use tonic::Status;
@@ -63,7 +64,7 @@ impl Project {
     }
 }
 
-/// A running `pyrightd serve`, killed with this value.
+/// A running `pyrightd serve`, stopped with this value.
 pub struct Server {
     child: Child,
     /// Such as `127.0.0.1:40123`.
@@ -122,6 +123,13 @@ impl Server {
         self.child.wait().unwrap()
     }
 
+    /// Asks it to end, by SIGTERM.
+    pub fn terminate(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = Command::new("kill").arg(self.pid().to_string()).status();
+        }
+    }
+
     /// Every line of the log so far; a line that is no JSON is a string.
     pub fn log(&self) -> Vec<serde_json::Value> {
         self.log.lines.lock().unwrap().clone()
@@ -158,8 +166,48 @@ impl Server {
 
     /// The types of one file.
     pub async fn file(&self, root: &Path, file: FileLocations) -> Result<FileExport, Status> {
-        let request = ExportLocationsRequest { project_root: text(root), file: Some(file), options: None };
+        self.file_with(root, file, ExportOptions::default()).await
+    }
+
+    /// The types of one file, told as these options say.
+    pub async fn file_with(
+        &self,
+        root: &Path,
+        file: FileLocations,
+        options: ExportOptions,
+    ) -> Result<FileExport, Status> {
+        let request = ExportLocationsRequest { project_root: text(root), file: Some(file), options: Some(options) };
         Ok(self.export().await.export_locations(request).await?.into_inner().file.unwrap())
+    }
+
+    /// Opens a project.
+    pub async fn open(&self, root: &Path, settings: ProjectSettings) -> Result<OpenProject, Status> {
+        let request = OpenProjectRequest { project_root: text(root), settings: Some(settings) };
+        Ok(self.projects().await.open_project(request).await?.into_inner().project.unwrap())
+    }
+
+    /// Closes a project.
+    pub async fn close(&self, root: &Path) -> Result<(), Status> {
+        self.projects().await.close_project(CloseProjectRequest { project_root: text(root) }).await.map(|_| ())
+    }
+
+    /// The projects that are open.
+    pub async fn list(&self) -> Vec<OpenProject> {
+        self.projects().await.list_projects(ListProjectsRequest {}).await.unwrap().into_inner().projects
+    }
+
+    /// The projects that are open once they are like this.
+    pub async fn wait_for_list(&self, like: impl Fn(&[OpenProject]) -> bool) -> Vec<OpenProject> {
+        let listed = async {
+            loop {
+                let projects = self.list().await;
+                if like(&projects) {
+                    return projects;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(LONG, listed).await.expect("the list of projects never was like that")
     }
 
     /// All messages of a stream of files, or the status it ended with.
@@ -175,6 +223,15 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // Asked to end, it takes its engines and temporary files along.
+        self.terminate();
+        let end = Instant::now() + LONG;
+        while Instant::now() < end {
+            match self.child.try_wait() {
+                Ok(None) => std::thread::sleep(Duration::from_millis(10)),
+                _ => return,
+            }
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -191,6 +248,18 @@ pub fn at(path: &str, places: &[(u32, u32)]) -> FileLocations {
     FileLocations { path: path.into(), locations, ..FileLocations::default() }
 }
 
+/// A file and the places where these things stand first in its text; columns count UTF-16 units.
+pub fn first(path: &str, source: &str, things: &[&str]) -> FileLocations {
+    at(path, &things.iter().map(|thing| place_of(source, thing)).collect::<Vec<_>>())
+}
+
+/// Line and UTF-16 column at which something stands first in a text.
+pub fn place_of(source: &str, thing: &str) -> (u32, u32) {
+    let before = &source[..source.find(thing).unwrap_or_else(|| panic!("no {thing} in {source}"))];
+    let line = before.rsplit('\n').next().unwrap();
+    (before.matches('\n').count() as u32, line.encode_utf16().count() as u32)
+}
+
 /// A file and a selector.
 pub fn select(path: &str, selector: Selector) -> FileLocations {
     FileLocations { path: path.into(), selector: selector.into(), ..FileLocations::default() }
@@ -204,4 +273,11 @@ pub fn type_of<'a>(file: &'a FileExport, name: &str) -> &'a str {
 /// The first thing of this name.
 pub fn named<'a>(file: &'a FileExport, name: &str) -> &'a InferredType {
     file.types.iter().find(|inferred| inferred.name == name).unwrap_or_else(|| panic!("no {name} in {file:#?}"))
+}
+
+/// Whether a process is there.
+pub fn is_running(pid: u32) -> bool {
+    // One that has ended and was not waited for yet counts as gone.
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))
 }
