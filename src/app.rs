@@ -32,15 +32,19 @@ const LAST_FRAMES: Duration = Duration::from_millis(200);
 /// # Errors
 /// Where there is none, saying what to do.
 pub fn engine(config: &Config) -> anyhow::Result<Engine> {
+    // Engines run in a folder of their own, where a relative path would lead elsewhere.
+    let absolute = |folder: &Path| {
+        std::path::absolute(folder).with_context(|| format!("{} can't be made absolute", folder.display()))
+    };
     if let Some(folder) = &config.engine_dir {
-        return Ok(install::find(folder)?);
+        return Ok(install::find(&absolute(folder)?)?);
     }
     let cache = config
         .cache_dir
         .clone()
         .or_else(user_cache)
         .context("there is no cache folder to install Pyright into: set HOME, or name one by --cache-dir")?;
-    Ok(install::ensure(&cache)?)
+    Ok(install::ensure(&absolute(&cache)?)?)
 }
 
 /// How the settings have engines run.

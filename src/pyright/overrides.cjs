@@ -1,38 +1,45 @@
-// Gives Pyright's language server the Python version and platform that its command line takes.
+// Gives a caller's settings precedence over those of the project's own configuration.
 //
-// The language server has no setting for them, and a project's own configuration would win over what the interpreter
-// says. On the command line they win over both. Loaded by `node --require`, only where a caller sets one of them.
+// Where a project has a configuration, the language server heeds no other settings, and for the Python version and
+// platform it has none at all. Loaded by `node --require`, only where a caller sets something.
 'use strict';
 const Module = require('module');
 
-const { pythonVersion, pythonPlatform } = JSON.parse(process.env.PYRIGHTD_OVERRIDES);
+const { pythonVersion, pythonPlatform, extraPaths, stubPath } = JSON.parse(process.env.PYRIGHTD_OVERRIDES);
 /** Classes by name, as the bundle's modules export them; the modules' numbers change with every release. */
 const found = {};
 
 function notice(exports) {
     if (exports === null || typeof exports !== 'object') return;
     if (exports.PythonVersion?.fromString) found.PythonVersion ??= exports.PythonVersion;
-    if (exports.AnalyzerService?.prototype?.setOptions && !found.AnalyzerService) {
+    if (exports.AnalyzerService?.prototype?._ensureDefaultOptions && !found.AnalyzerService) {
         found.AnalyzerService = exports.AnalyzerService;
         override(found.AnalyzerService.prototype);
     }
 }
 
 function override(prototype) {
-    const setOptions = prototype.setOptions;
-    prototype.setOptions = function (options) {
+    const ensureDefaultOptions = prototype._ensureDefaultOptions;
+    // It runs once the configuration was read, and before what belongs to single folders inherits from it.
+    prototype._ensureDefaultOptions = function (host, options, root, ...rest) {
         if (pythonVersion) {
             const version = found.PythonVersion?.fromString(pythonVersion);
             if (!version) fail(`"${pythonVersion}" is no Python version`);
-            options.configSettings.pythonVersion = version;
+            options.defaultPythonVersion = version;
         }
-        if (pythonPlatform) options.configSettings.pythonPlatform = pythonPlatform;
-        return setOptions.call(this, options);
+        if (pythonPlatform) options.defaultPythonPlatform = pythonPlatform;
+        if (stubPath) options.stubPath = root.resolvePaths(stubPath);
+        const known = options.defaultExtraPaths;
+        if (known) {
+            const named = extraPaths.map((path) => root.resolvePaths(path));
+            options.defaultExtraPaths = [...named.filter((path) => !known.some((other) => other.key === path.key)), ...known];
+        }
+        return ensureDefaultOptions.call(this, host, options, root, ...rest);
     };
 }
 
 function fail(reason) {
-    console.error(`The Python version or platform can't be set: ${reason}`);
+    console.error(`A caller's settings can't be set: ${reason}`);
     process.exit(1);
 }
 

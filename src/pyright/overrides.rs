@@ -1,4 +1,4 @@
-//! The settings that Pyright takes on its command line alone: the Python version and platform.
+//! A caller's settings, where they have to win over those of the project's own configuration.
 
 use serde_json::json;
 
@@ -7,13 +7,19 @@ use crate::model::ProjectSettings;
 
 const VARIABLE: &str = "PYRIGHTD_OVERRIDES";
 
-/// A script that makes Pyright heed these settings; none where none of the two is set.
+/// A script that makes Pyright heed these settings; none where it has to heed none.
 #[must_use]
 pub fn preload(settings: &ProjectSettings) -> Option<Preload> {
-    if settings.python_version.is_none() && settings.python_platform.is_none() {
+    let ProjectSettings { python_version, python_platform, venv: _, extra_paths, stub_path } = settings;
+    if python_version.is_none() && python_platform.is_none() && extra_paths.is_empty() && stub_path.is_none() {
         return None;
     }
-    let overrides = json!({ "pythonVersion": settings.python_version, "pythonPlatform": settings.python_platform });
+    let overrides = json!({
+        "pythonVersion": python_version,
+        "pythonPlatform": python_platform,
+        "extraPaths": extra_paths,
+        "stubPath": stub_path,
+    });
     Some(Preload {
         name: "overrides.cjs",
         text: include_str!("overrides.cjs"),

@@ -68,12 +68,8 @@ impl Registry {
         };
         let open = !supervisor.is_closing();
         supervisor.close();
-        // It stays listed until then, so that no second engine starts beside it.
+        // It stays known, so that no second engine starts beside it, and the next one's generation is the next.
         supervisor.closed().await;
-        let mut projects = self.lock();
-        if projects.get(root).is_some_and(|project| Arc::ptr_eq(&project.supervisor, &supervisor)) {
-            projects.remove(root);
-        }
         open
     }
 
@@ -112,7 +108,8 @@ impl Registry {
         }
         let settings =
             settings.cloned().or_else(|| present.map(|project| project.settings.clone())).unwrap_or_default();
-        let supervisor = Supervisor::start(root.clone(), settings.clone(), Arc::clone(&self.common));
+        let generations = present.map_or(0, |project| project.supervisor.summary().generation);
+        let supervisor = Supervisor::start(root.clone(), settings.clone(), generations, Arc::clone(&self.common));
         projects.insert(root.clone(), Project { settings, supervisor: Arc::clone(&supervisor) });
         supervisor
     }

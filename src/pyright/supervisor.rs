@@ -137,9 +137,9 @@ struct Usage {
 }
 
 impl Supervisor {
-    /// Starts the project's task.
+    /// Starts the project's task. There were so many `generations` of the project's process before.
     #[must_use]
-    pub fn start(root: ProjectRoot, settings: ProjectSettings, common: Arc<Common>) -> Arc<Self> {
+    pub fn start(root: ProjectRoot, settings: ProjectSettings, generations: u64, common: Arc<Common>) -> Arc<Self> {
         let (sender, state) = watch::channel(State::Starting);
         let usage = Usage {
             leases: 0,
@@ -147,7 +147,7 @@ impl Supervisor {
             last_used: Instant::now(),
             last_used_at: SystemTime::now(),
             process: None,
-            generation: 0,
+            generation: generations,
         };
         let supervisor = Arc::new(Self {
             root,

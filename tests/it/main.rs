@@ -7,12 +7,17 @@
 )]
 
 mod answers;
+mod clients;
 mod command;
 mod deadlines;
+mod environments;
 mod faults;
 mod fidelity;
 mod freshness;
 mod harness;
+mod inputs;
 mod layers;
 mod lifecycle;
+mod projects;
 mod sharing;
+mod texts;

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use pyrightd::proto::export_service_client::ExportServiceClient;
 use pyrightd::proto::project_service_client::ProjectServiceClient;
 use pyrightd::proto::{
-    ExportFilesRequest, ExportLocationsRequest, FileExport, FileLocations, InferredType, ListProjectsRequest, Position,
-    Project as Listed, Selector, export_files_response,
+    CloseProjectRequest, ExportFilesRequest, ExportLocationsRequest, ExportOptions, FileExport, FileLocations,
+    InferredType, ListProjectsRequest, OpenProjectRequest, Position, Project as Listed, ProjectSettings, Selector,
+    export_files_response,
 };
 use tonic::Status;
 use tonic::transport::Channel;
@@ -65,12 +66,14 @@ impl Project {
     }
 }
 
-/// A running `pyrightd serve`, killed with this value.
+/// A running `pyrightd serve`, stopped with this value.
 pub struct Server {
     child: Child,
     /// Such as `127.0.0.1:40123`.
     pub address: String,
     log: Arc<Log>,
+    /// Its temporary files, and those of engines that were killed.
+    _scratch: tempfile::TempDir,
 }
 
 #[derive(Default)]
@@ -95,6 +98,8 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pyrightd"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--cache-dir"]);
         command.arg(engine_cache()).args(flags);
+        // A test that fails half-way need not wait for what it left under way.
+        command.env("PYRIGHTD_GRACE_PERIOD", "2s");
         for root in roots {
             command.arg("--allow-root").arg(root);
         }
@@ -103,6 +108,10 @@ impl Server {
 
     /// By a command that logs JSON to its standard error.
     pub fn from_command(mut command: Command) -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        if command.get_envs().all(|(name, _)| name != "TMPDIR") {
+            command.env("TMPDIR", scratch.path());
+        }
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::<Log>::default();
         let (stderr, writer) = (child.stderr.take().unwrap(), Arc::clone(&log));
@@ -113,7 +122,7 @@ impl Server {
                 writer.grown.notify_all();
             }
         });
-        let mut server = Self { child, address: String::new(), log };
+        let mut server = Self { child, address: String::new(), log, _scratch: scratch };
         let listening = server.wait_for_log(|line| line["message"] == "listening");
         server.address = listening["address"].as_str().unwrap().to_owned();
         server
@@ -170,8 +179,7 @@ impl Server {
 
     /// What is known of a project; none where it is not open.
     pub async fn listed(&self, root: &Path) -> Option<Listed> {
-        let listed = self.projects().await.list_projects(ListProjectsRequest {}).await.unwrap().into_inner();
-        listed.projects.into_iter().find(|project| project.project_root == text(root))
+        self.list().await.into_iter().find(|project| project.project_root == text(root))
     }
 
     /// What is known of a project once it is like this.
@@ -181,8 +189,39 @@ impl Server {
 
     /// The types of one file.
     pub async fn file(&self, root: &Path, file: FileLocations) -> Result<FileExport, Status> {
-        let request = ExportLocationsRequest { project_root: text(root), file: Some(file), options: None };
+        self.file_with(root, file, ExportOptions::default()).await
+    }
+
+    /// The types of one file, told as these options say.
+    pub async fn file_with(
+        &self,
+        root: &Path,
+        file: FileLocations,
+        options: ExportOptions,
+    ) -> Result<FileExport, Status> {
+        let request = ExportLocationsRequest { project_root: text(root), file: Some(file), options: Some(options) };
         Ok(self.export().await.export_locations(request).await?.into_inner().file.unwrap())
+    }
+
+    /// Opens a project.
+    pub async fn open(&self, root: &Path, settings: ProjectSettings) -> Result<Listed, Status> {
+        let request = OpenProjectRequest { project_root: text(root), settings: Some(settings) };
+        Ok(self.projects().await.open_project(request).await?.into_inner().project.unwrap())
+    }
+
+    /// Closes a project.
+    pub async fn close(&self, root: &Path) -> Result<(), Status> {
+        self.projects().await.close_project(CloseProjectRequest { project_root: text(root) }).await.map(|_| ())
+    }
+
+    /// The projects that are open.
+    pub async fn list(&self) -> Vec<Listed> {
+        self.projects().await.list_projects(ListProjectsRequest {}).await.unwrap().into_inner().projects
+    }
+
+    /// The projects that are open once they are like this.
+    pub async fn wait_for_list(&self, like: impl Fn(&[Listed]) -> bool) -> Vec<Listed> {
+        eventually("the list of projects", async || Some(self.list().await).filter(|projects| like(projects))).await
     }
 
     /// All messages of a stream of files, or the status it ended with.
@@ -198,6 +237,17 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // Asked to end, it takes its engines along.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal("TERM");
+        }
+        let end = Instant::now() + LONG;
+        while Instant::now() < end {
+            match self.child.try_wait() {
+                Ok(None) => std::thread::sleep(Duration::from_millis(10)),
+                _ => return,
+            }
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -241,6 +291,18 @@ pub fn at(path: &str, places: &[(u32, u32)]) -> FileLocations {
     FileLocations { path: path.into(), locations, ..FileLocations::default() }
 }
 
+/// A file and the places where these things stand first in its text; columns count UTF-16 units.
+pub fn first(path: &str, source: &str, things: &[&str]) -> FileLocations {
+    at(path, &things.iter().map(|thing| place_of(source, thing)).collect::<Vec<_>>())
+}
+
+/// Line and UTF-16 column at which something stands first in a text.
+pub fn place_of(source: &str, thing: &str) -> (u32, u32) {
+    let before = &source[..source.find(thing).unwrap_or_else(|| panic!("no {thing} in {source}"))];
+    let line = before.rsplit('\n').next().unwrap();
+    (before.matches('\n').count() as u32, line.encode_utf16().count() as u32)
+}
+
 /// A file and a selector.
 pub fn select(path: &str, selector: Selector) -> FileLocations {
     FileLocations { path: path.into(), selector: selector.into(), ..FileLocations::default() }
@@ -254,4 +316,11 @@ pub fn type_of<'a>(file: &'a FileExport, name: &str) -> &'a str {
 /// The first thing of this name.
 pub fn named<'a>(file: &'a FileExport, name: &str) -> &'a InferredType {
     file.types.iter().find(|inferred| inferred.name == name).unwrap_or_else(|| panic!("no {name} in {file:#?}"))
+}
+
+/// Whether a process is there.
+pub fn is_running(pid: u32) -> bool {
+    // One that has ended and was not waited for yet counts as gone.
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))
 }
