@@ -5,7 +5,7 @@
 'use strict';
 const Module = require('module');
 
-const { pythonVersion, pythonPlatform, extraPaths, stubPath } = JSON.parse(process.env.PYRIGHTD_OVERRIDES);
+const { pythonVersion, pythonPlatform, hasVenv, extraPaths, stubPath } = JSON.parse(process.env.PYRIGHTD_OVERRIDES);
 /** Classes by name, as the bundle's modules export them; the modules' numbers change with every release. */
 const found = {};
 
@@ -28,6 +28,7 @@ function override(prototype) {
             options.defaultPythonVersion = version;
         }
         if (pythonPlatform) options.defaultPythonPlatform = pythonPlatform;
+        if (hasVenv) options.venvPath = options.venv = undefined;
         if (stubPath) options.stubPath = root.resolvePaths(stubPath);
         const known = options.defaultExtraPaths;
         if (known) {

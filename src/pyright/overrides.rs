@@ -10,13 +10,15 @@ const VARIABLE: &str = "PYRIGHTD_OVERRIDES";
 /// A script that makes Pyright heed these settings; none where it has to heed none.
 #[must_use]
 pub fn preload(settings: &ProjectSettings) -> Option<Preload> {
-    let ProjectSettings { python_version, python_platform, venv: _, extra_paths, stub_path } = settings;
-    if python_version.is_none() && python_platform.is_none() && extra_paths.is_empty() && stub_path.is_none() {
+    let ProjectSettings { python_version, python_platform, venv, extra_paths, stub_path } = settings;
+    if *settings == ProjectSettings::default() {
         return None;
     }
     let overrides = json!({
         "pythonVersion": python_version,
         "pythonPlatform": python_platform,
+        // Its packages are what the interpreter answers; see `interpreter`.
+        "hasVenv": venv.is_some(),
         "extraPaths": extra_paths,
         "stubPath": stub_path,
     });

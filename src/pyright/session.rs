@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::str::FromStr as _;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,12 +14,11 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use lsp_types::notification::{
     DidChangeConfiguration, DidChangeTextDocument, DidChangeWatchedFiles, DidCloseTextDocument, DidOpenTextDocument,
-    Exit, Initialized, LogMessage, Notification, ShowMessage,
+    Exit, Initialized, Notification,
 };
-use lsp_types::request::{GotoDefinition, HoverRequest, Initialize, Request, Shutdown, WorkspaceConfiguration};
+use lsp_types::request::{GotoDefinition, HoverRequest, Initialize, Request, Shutdown};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, oneshot, watch};
 use tokio::time::Instant;
@@ -29,10 +27,12 @@ use tokio_util::task::TaskTracker;
 use tower::limit::ConcurrencyLimit;
 use tower::{Service as _, ServiceExt as _};
 
+use super::host::{Facts, Host};
 use super::overrides;
 use super::process::{Launch, Process};
+use super::protocol::{from_lsp, locations, markdown, position_parameters, raw, uri};
 use crate::lsp::codec;
-use crate::lsp::multiplexer::{Call, CallError, Client, Ended, Multiplexer, Options};
+use crate::lsp::multiplexer::{Call, CallError, Ended, Multiplexer, Options};
 use crate::model::{Position, ProjectRoot, ProjectSettings, Range};
 use crate::workspace::environment::Environment;
 use crate::workspace::paths::AllowedRoots;
@@ -48,6 +48,8 @@ const TURN: Duration = Duration::from_millis(500);
 const OVERLAY_TURN: Duration = Duration::from_secs(2);
 /// How long a stopping engine may take to say good-bye.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// A project whose links lead to more folders than this is not followed through all of them.
+const MAX_FOLDERS: usize = 1000;
 /// JSON-RPC codes for "cancelled" and "content modified": the engine dropped the request for reasons of its own.
 const DROPPED: [i64; 3] = [-32800, -32801, -32802];
 /// A document that is never on disk; dotted, so that no import can name it.
@@ -186,10 +188,9 @@ impl Session {
         let failed = |what: &str, error: &dyn std::fmt::Display| SessionError::Start(format!("{what}: {error}"));
 
         let environment = discover(&root, &settings, &roots);
-        // Watched first and read then: what changes from here on is told of.
         let folders = folders(&root, &settings, &environment);
-        let (watching, tops) = (Arc::clone(&watcher), folders.iter().map(|place| place.folder.clone()).collect());
-        let (touched, tree) = tokio::task::spawn_blocking(move || (watching.subscribe(tops), Tree::scan(folders)))
+        let (watching, allowed) = (Arc::clone(&watcher), Arc::clone(&roots));
+        let (touched, tree) = tokio::task::spawn_blocking(move || watch_and_scan(&watching, &allowed, folders))
             .await
             .map_err(|error| failed("reading the project", &error))?;
 
@@ -201,8 +202,8 @@ impl Session {
         };
         let (process, stdin, stdout) =
             Process::start(&launch, &tracker).map_err(|error| failed("starting the process", &error))?;
-        let (facts_sender, facts) = watch::channel(Facts::default());
-        let host = Host { root: root.clone(), configuration: configuration(&settings)?, facts: facts_sender };
+        let (host, facts) =
+            Host::new(root.clone(), &settings).map_err(|error| failed("finding the interpreter", &error))?;
         let options = Options {
             max_message: MAX_MESSAGE,
             stall: limits.stall,
@@ -374,8 +375,8 @@ impl Session {
         let tree = Arc::clone(&self.tree);
         let changes =
             tokio::task::spawn_blocking(move || look(&tree, &touched)).await.map_err(|_| SessionError::Disconnected)?;
-        if changes.retyped {
-            tracing::info!(root = %self.root, "an installed package is typed otherwise; the engine is replaced");
+        if changes.lasting {
+            tracing::info!(root = %self.root, "a package is typed otherwise, or a link leads elsewhere; the engine is replaced");
             return Err(SessionError::Disconnected);
         }
         if changes.structural {
@@ -457,6 +458,12 @@ impl Session {
             let closed = self.close(document).await;
             asked.and(closed)?;
         }
+        tracing::debug!(
+            file = %document.path.display(),
+            places = places.len(),
+            milliseconds = engine.as_secs_f64() * 1000.0,
+            "the engine answered"
+        );
         Ok((answers, engine))
     }
 
@@ -660,86 +667,6 @@ impl Drop for Count<'_> {
     }
 }
 
-/// What the engine was heard to say.
-#[derive(Clone, Copy, Debug, Default)]
-struct Facts {
-    /// How often it has found the project's files.
-    scans: u64,
-    /// How many there were the last time.
-    source_files: u32,
-}
-
-/// Answers the engine's own requests.
-struct Host {
-    root: ProjectRoot,
-    configuration: Value,
-    facts: watch::Sender<Facts>,
-}
-
-impl Client for Host {
-    fn request(&mut self, method: &str, params: &str) -> Option<Value> {
-        match method {
-            WorkspaceConfiguration::METHOD => {
-                let asked: Value = serde_json::from_str(params).ok()?;
-                let items = asked["items"].as_array()?;
-                Some(
-                    items
-                        .iter()
-                        .map(|item| self.configuration[item["section"].as_str().unwrap_or_default()].clone())
-                        .collect(),
-                )
-            }
-            "workspace/workspaceFolders" => Some(json!([{ "uri": uri(self.root.path()), "name": "project" }])),
-            "workspace/applyEdit" => Some(json!({ "applied": false })),
-            "client/registerCapability"
-            | "client/unregisterCapability"
-            | "window/workDoneProgress/create"
-            | "window/showMessageRequest"
-            | "workspace/diagnostic/refresh" => Some(Value::Null),
-            _ => None,
-        }
-    }
-
-    fn notification(&mut self, method: &str, params: &str) {
-        if method != LogMessage::METHOD && method != ShowMessage::METHOD {
-            return;
-        }
-        let Ok(said) = serde_json::from_str::<Value>(params) else { return };
-        let message = said["message"].as_str().unwrap_or_default();
-        tracing::debug!(root = %self.root, "engine: {message}");
-        if let Some(found) = source_files(message) {
-            self.facts.send_modify(|facts| {
-                facts.scans += 1;
-                facts.source_files = found;
-            });
-        }
-    }
-}
-
-/// From "Found 12 source files", said each time the engine has found them.
-fn source_files(message: &str) -> Option<u32> {
-    if message.starts_with("No source files found") {
-        return Some(0);
-    }
-    let (count, rest) = message.strip_prefix("Found ")?.split_once(' ')?;
-    rest.starts_with("source file").then(|| count.parse().ok())?
-}
-
-/// What the engine gets to know of the project, by section.
-fn configuration(settings: &ProjectSettings) -> Result<Value, SessionError> {
-    let interpreter = std::env::current_exe().map_err(|error| SessionError::Start(error.to_string()))?;
-    let mut analysis = json!({
-        "autoSearchPaths": true,
-        "diagnosticMode": "openFilesOnly",
-        "extraPaths": settings.extra_paths,
-        "logLevel": "Information",
-    });
-    if let Some(stub_path) = &settings.stub_path {
-        analysis["stubPath"] = json!(stub_path);
-    }
-    Ok(json!({ "python": { "pythonPath": interpreter, "analysis": analysis }, "pyright": {} }))
-}
-
 fn discover(root: &ProjectRoot, settings: &ProjectSettings, roots: &AllowedRoots) -> Environment {
     Environment::discover(root.path(), settings.venv.as_deref(), &|path| roots.hold(path))
 }
@@ -755,6 +682,22 @@ fn folders(root: &ProjectRoot, settings: &ProjectSettings, environment: &Environ
         .collect()
 }
 
+/// Watches these folders and the allowed ones that links in them lead to, and reads what is there.
+fn watch_and_scan(watcher: &Watcher, allowed: &AllowedRoots, mut folders: Vec<Folder>) -> (Subscription, Tree) {
+    loop {
+        // Watched first and read then: what changes from here on is told of.
+        let touched = watcher.subscribe(folders.iter().map(|place| place.folder.clone()).collect());
+        let tree = Tree::scan(folders.clone());
+        let mut linked = tree.linked_outside();
+        // What lies above the project would make all its files count as packages.
+        linked.retain(|place| allowed.hold(&place.folder) && !folders[0].folder.starts_with(&place.folder));
+        if linked.is_empty() || folders.len() > MAX_FOLDERS {
+            return (touched, tree);
+        }
+        folders.extend(linked);
+    }
+}
+
 fn identity(folder: &Path) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt as _;
     std::fs::metadata(folder).ok().map(|metadata| (metadata.dev(), metadata.ino()))
@@ -766,64 +709,4 @@ fn look(tree: &Mutex<Tree>, touched: &Touched) -> crate::workspace::tree::Change
 
 async fn is_on_disk(document: &Document) -> bool {
     tokio::fs::read(&document.path).await.is_ok_and(|bytes| bytes == document.text.as_bytes())
-}
-
-fn uri(path: &Path) -> String {
-    url::Url::from_file_path(path).map(String::from).unwrap_or_default()
-}
-
-fn raw(value: &Value) -> Box<RawValue> {
-    to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned())
-}
-
-fn position_parameters(uri: &str, Position { line, character }: Position) -> Value {
-    json!({ "textDocument": { "uri": uri }, "position": { "line": line, "character": character } })
-}
-
-fn from_lsp(range: lsp_types::Range) -> Range {
-    let position = |position: lsp_types::Position| Position { line: position.line, character: position.character };
-    Range { start: position(range.start), end: position(range.end) }
-}
-
-fn markdown(hover: lsp_types::Hover) -> String {
-    use lsp_types::{HoverContents, MarkedString};
-    let marked = |string| match string {
-        MarkedString::String(text) => text,
-        MarkedString::LanguageString(code) => format!("```{}\n{}\n```\n", code.language, code.value),
-    };
-    match hover.contents {
-        HoverContents::Markup(markup) => markup.value,
-        HoverContents::Scalar(string) => marked(string),
-        HoverContents::Array(strings) => strings.into_iter().map(marked).collect(),
-    }
-}
-
-fn locations(response: lsp_types::GotoDefinitionResponse) -> Vec<(PathBuf, Range)> {
-    use lsp_types::GotoDefinitionResponse::{Array, Link, Scalar};
-    let found: Vec<(lsp_types::Uri, lsp_types::Range)> = match response {
-        Scalar(location) => vec![(location.uri, location.range)],
-        Array(locations) => locations.into_iter().map(|location| (location.uri, location.range)).collect(),
-        Link(links) => links.into_iter().map(|link| (link.target_uri, link.target_selection_range)).collect(),
-    };
-    found
-        .into_iter()
-        .filter_map(|(uri, range)| {
-            let path = url::Url::from_str(uri.as_str()).ok()?.to_file_path().ok()?;
-            Some((path, from_lsp(range)))
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hears_that_the_files_were_found() {
-        assert_eq!(source_files("Found 12 source files"), Some(12));
-        assert_eq!(source_files("Found 1 source file"), Some(1));
-        assert_eq!(source_files("No source files found."), Some(0));
-        assert_eq!(source_files("Found nothing"), None);
-        assert_eq!(source_files("Searching for source files"), None);
-    }
 }

@@ -27,15 +27,16 @@ pub struct Changes {
     pub edited: Vec<PathBuf>,
     /// Files came or went, or a configuration or an installed package changed: imports may resolve otherwise.
     pub structural: bool,
-    /// An installed package became typed, or is no longer. An engine that has read it before does not look again.
-    pub retyped: bool,
+    /// What an engine looks at once and never again: an installed package became typed, or is no longer, or a link to
+    /// a folder came or went.
+    pub lasting: bool,
 }
 
 impl Changes {
     /// Whether nothing happened.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.edited.is_empty() && !self.structural && !self.retyped
+        self.edited.is_empty() && !self.structural && !self.lasting
     }
 }
 
@@ -61,14 +62,24 @@ struct Stamp {
 pub struct Tree {
     places: Vec<Place>,
     files: BTreeMap<PathBuf, Stamp>,
+    /// Symbolic links to folders, and where they lead. They are not followed: that is a place of its own.
+    links: BTreeMap<PathBuf, PathBuf>,
 }
 
 impl Tree {
     /// Looks at everything below these places. Blocks on the file system.
     #[must_use]
     pub fn scan(places: Vec<Place>) -> Self {
-        let files = stamps(&places);
-        Self { places, files }
+        let (files, links) = read(&places);
+        Self { places, files, links }
+    }
+
+    /// Where links lead, if that is outside all places: an import may go through them.
+    #[must_use]
+    pub fn linked_outside(&self) -> Vec<Place> {
+        let targets: BTreeSet<_> = self.links.values().cloned().collect();
+        let outside = |target: &PathBuf| !self.places.iter().any(|place| is_reached(&place.folder, target));
+        targets.into_iter().filter(outside).map(|folder| Place { folder, packages: true }).collect()
     }
 
     /// The project's own sources, in order.
@@ -80,7 +91,7 @@ impl Tree {
     pub fn look(&mut self, touched: &Touched) -> Changes {
         let mut changes = Changes::default();
         if touched.everything {
-            let now = stamps(&self.places);
+            let (now, links) = read(&self.places);
             for (path, stamp) in &now {
                 match self.files.get(path) {
                     Some(before) if before == stamp => {}
@@ -90,7 +101,8 @@ impl Tree {
             for path in self.files.keys().filter(|path| !now.contains_key(*path)) {
                 self.note(path, false, &mut changes);
             }
-            self.files = now;
+            changes.lasting |= links != self.links;
+            (self.files, self.links) = (now, links);
             return changes;
         }
         for path in &touched.paths {
@@ -100,6 +112,17 @@ impl Tree {
     }
 
     fn look_at(&mut self, path: &Path, changes: &mut Changes) {
+        let link = linked_folder(path);
+        if self.links.get(path) != link.as_ref() {
+            changes.lasting = true;
+            match &link {
+                Some(target) => self.links.insert(path.to_owned(), target.clone()),
+                None => self.links.remove(path),
+            };
+        }
+        if link.is_some() {
+            return;
+        }
         let stamp = if matters(path) { stamp(path) } else { None };
         let known = self.files.contains_key(path);
         if let Some(stamp) = stamp {
@@ -126,7 +149,7 @@ impl Tree {
 
     /// Notes a file that changed, or, where it was not `known` before or no longer is, came or went.
     fn note(&self, path: &Path, known: bool, changes: &mut Changes) {
-        changes.retyped |= path.file_name().is_some_and(|name| name == "py.typed") && !known && self.is_package(path);
+        changes.lasting |= path.file_name().is_some_and(|name| name == "py.typed") && !known && self.is_package(path);
         if known && is_source(path) && !self.is_package(path) {
             changes.edited.push(path.to_owned());
         } else {
@@ -167,14 +190,27 @@ fn entries(top: &Path) -> impl Iterator<Item = ignore::DirEntry> {
         .filter_map(Result::ok)
 }
 
-fn stamps(places: &[Place]) -> BTreeMap<PathBuf, Stamp> {
-    places
-        .iter()
-        .flat_map(|place| entries(&place.folder))
-        .map(ignore::DirEntry::into_path)
-        .filter(|path| matters(path))
-        .filter_map(|path| stamp(&path).map(|stamp| (path, stamp)))
-        .collect()
+/// The files that matter, and the links to folders.
+fn read(places: &[Place]) -> (BTreeMap<PathBuf, Stamp>, BTreeMap<PathBuf, PathBuf>) {
+    let (mut files, mut links) = (BTreeMap::new(), BTreeMap::new());
+    for entry in places.iter().flat_map(|place| entries(&place.folder)) {
+        let is_link = entry.path_is_symlink();
+        let path = entry.into_path();
+        if let Some(target) = is_link.then(|| linked_folder(&path)).flatten() {
+            links.insert(path, target);
+        } else if matters(&path)
+            && let Some(stamp) = stamp(&path)
+        {
+            files.insert(path, stamp);
+        }
+    }
+    (files, links)
+}
+
+/// Where a link to a folder leads.
+fn linked_folder(path: &Path) -> Option<PathBuf> {
+    let is_wanted = path.is_symlink() && path.is_dir() && !is_skipped(path);
+    is_wanted.then(|| path.canonicalize().ok())?
 }
 
 /// Through a symbolic link, as the engine reads it.
@@ -217,6 +253,7 @@ mod tests {
         all.edited.sort();
         assert_eq!(changes, all);
         assert_eq!(tree.files, other.files);
+        assert_eq!(tree.links, other.links);
         changes
     }
 
@@ -261,12 +298,12 @@ mod tests {
         assert_eq!(look(&mut tree, &mut other, &[at(".venv/lib/site-packages/f.py")]), structural);
         let typed = at(".venv/lib/site-packages/py.typed");
         write(".venv/lib/site-packages/py.typed", "");
-        let retyped = Changes { retyped: true, ..structural.clone() };
-        assert_eq!(look(&mut tree, &mut other, std::slice::from_ref(&typed)), retyped);
+        let lasting = Changes { lasting: true, ..structural.clone() };
+        assert_eq!(look(&mut tree, &mut other, std::slice::from_ref(&typed)), lasting);
         write(".venv/lib/site-packages/py.typed", "partial\n");
         assert_eq!(look(&mut tree, &mut other, std::slice::from_ref(&typed)), structural);
         std::fs::remove_file(&typed).unwrap();
-        assert_eq!(look(&mut tree, &mut other, std::slice::from_ref(&typed)), retyped);
+        assert_eq!(look(&mut tree, &mut other, std::slice::from_ref(&typed)), lasting);
         write("py.typed", "");
         assert_eq!(look(&mut tree, &mut other, &[at("py.typed")]), structural);
         write("pyproject.toml", "");
@@ -274,5 +311,30 @@ mod tests {
         std::fs::rename(at("package"), at(".package")).unwrap();
         assert_eq!(look(&mut tree, &mut other, &[at("package"), at(".package")]), structural);
         assert_eq!(tree.sources().collect::<Vec<_>>(), [at("a.py")]);
+    }
+
+    #[test]
+    fn a_link_to_a_folder_outside_is_a_place_of_its_own() {
+        let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (root, outside) = (root.path().canonicalize().unwrap(), outside.path().canonicalize().unwrap());
+        std::fs::create_dir(root.join("inner")).unwrap();
+        std::fs::write(outside.join("a.py"), "").unwrap();
+        let place = |folder: &Path, packages| Place { folder: folder.to_owned(), packages };
+        let link = |target: &Path, name: &str| std::os::unix::fs::symlink(target, root.join(name)).unwrap();
+        link(&root.join("inner"), "inside");
+        link(&root.join("nowhere"), "broken");
+
+        let mut tree = Tree::scan(vec![place(&root, false)]);
+        let mut other = Tree::scan(vec![place(&root, false)]);
+        assert_eq!(tree.linked_outside(), []);
+        let lasting = Changes { lasting: true, ..Changes::default() };
+        link(&outside, "out");
+        assert_eq!(look(&mut tree, &mut other, &[root.join("out")]), lasting);
+        assert!(look(&mut tree, &mut other, &[root.join("out")]).is_empty());
+        assert_eq!(tree.linked_outside(), [place(&outside, true)]);
+        assert_eq!(tree.sources().count(), 0);
+        std::fs::remove_file(root.join("out")).unwrap();
+        assert_eq!(look(&mut tree, &mut other, &[root.join("out")]), lasting);
+        assert_eq!(Tree::scan(vec![place(&root, false), place(&outside, true)]).linked_outside(), []);
     }
 }

@@ -11,9 +11,6 @@ use pyrightd::proto::{
 
 use crate::harness::{Project, Server, at, engine_cache, first, named, package, place_of, select, text, type_of};
 
-/// Files above this size are left out where every name is asked about: that would take minutes.
-const SMALL: u64 = 8000;
-
 /// Each kind of symbol and each form of type, one a line.
 const FORMS: &str = "\
 import os
@@ -287,15 +284,17 @@ async fn definitions_in_other_files_are_in_the_callers_unit() {
 }
 
 #[tokio::test]
-async fn every_name_of_a_packages_smaller_files_is_answered() {
+async fn every_name_of_a_package_is_answered() {
     let flask = package("flask");
     let server = Server::start(&[&flask]);
     // What Python's own tokenizer takes for a name, by file.
-    let mut tokens = python_names(&flask);
-    tokens.retain(|path, _| std::fs::metadata(flask.join(path)).unwrap().len() < SMALL);
-    let files: Vec<_> = tokens.keys().map(|path| select(path, Selector::Names)).collect();
-    assert!(files.len() > 10 && tokens.values().map(Vec::len).sum::<usize>() > 1500);
-    let request = ExportFilesRequest { project_root: text(&flask), files, ..ExportFilesRequest::default() };
+    let tokens = python_names(&flask);
+    assert!(tokens.values().map(Vec::len).sum::<usize>() > 5000);
+    let request = ExportFilesRequest {
+        project_root: text(&flask),
+        default_selector: Selector::Names.into(),
+        ..ExportFilesRequest::default()
+    };
     let mut messages = server.files(request).await.unwrap();
     let Some(Message::Summary(summary)) = messages.pop() else { panic!("the summary comes last") };
     let files = files_of(messages);
@@ -307,6 +306,7 @@ async fn every_name_of_a_packages_smaller_files_is_answered() {
     assert_eq!((summary.locations as usize, summary.typed), (outcomes().count(), typed));
     assert!(typed * 100 > summary.locations * 97, "{summary:?}");
 
+    assert_eq!(files.len(), tokens.len());
     for (file, (path, names)) in files.iter().zip(tokens) {
         assert_eq!(file.path, path);
         let answered: HashSet<_> = file

@@ -45,6 +45,7 @@ async fn a_projects_own_environment_is_read_and_not_run() {
 async fn a_callers_environment_comes_before_the_projects_own() {
     let (project, elsewhere) = (Project::new(&[("a.py", USES)]), Project::new(&[]));
     environment(&project, ".venv", "bytes");
+    project.write("pyrightconfig.json", r#"{"venvPath": ".", "venv": ".venv"}"#);
     environment(&elsewhere, "environments/one", "complex");
     let server = Server::start(&[&project.root(), &elsewhere.root()]);
     let venv = text(&elsewhere.root().join("environments/one"));

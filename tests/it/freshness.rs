@@ -376,6 +376,32 @@ async fn while_files_are_edited_each_answer_is_of_the_bytes_it_names() {
 }
 
 #[tokio::test]
+async fn edits_behind_a_link_to_a_folder_are_seen() {
+    let shelf =
+        Project::new(&[("parts/make.py", "def make() -> int: ...\n"), ("other/make.py", "def make() -> str: ...\n")]);
+    let project = Project::new(&[("main.py", "from parts.make import make\nseen = make()\n")]);
+    let link = |target: &str| {
+        let _ = std::fs::remove_file(project.root().join("parts"));
+        std::os::unix::fs::symlink(shelf.root().join(target), project.root().join("parts")).unwrap();
+    };
+    link("parts");
+    let server = Server::start(&[&project.root(), &shelf.root()]);
+    let seen = async || {
+        let file = server.file(&project.root(), at("main.py", &[(1, 0)])).await.unwrap();
+        type_of(&file, "seen").to_owned()
+    };
+    assert_eq!(seen().await, "int");
+    for kind in ["bytes", "float"] {
+        shelf.write("parts/make.py", format!("def make() -> {kind}: ...\n"));
+        assert_eq!(seen().await, kind);
+    }
+    link("other");
+    assert_eq!(seen().await, "str");
+    shelf.write("other/make.py", "def make() -> complex: ...\n");
+    assert_eq!(seen().await, "complex");
+}
+
+#[tokio::test]
 async fn an_overlay_is_seen_by_its_own_call_alone() {
     let on_disk = "def make() -> int: ...\nseen = make()\n";
     let fixture = Fixture::new(&[("part.py", on_disk), ("main.py", "from part import make\nseen = make()\n")]).await;

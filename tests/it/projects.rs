@@ -204,7 +204,8 @@ async fn nothing_runs_after_the_servers_end() {
     assert!(!processes.iter().any(|&process| is_running(process)));
 }
 
-#[tokio::test]
+// The log is waited for on this thread, while others carry the news that the reader has gone.
+#[tokio::test(flavor = "multi_thread")]
 async fn more_calls_than_a_project_takes_are_told_to_come_later() {
     let rich = package("rich");
     let server = Server::start_with(&[&rich], &["--max-calls", "1"]);

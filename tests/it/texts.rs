@@ -14,6 +14,9 @@ if größe:
 \té = ('漢',\t'😀', 名前)
 ";
 
+/// A name, its line and column, and its type.
+type Expected = (&'static str, u32, u32, &'static str);
+
 async fn export(server: &Server, project: &Project, file: FileLocations, encoding: PositionEncoding) -> FileExport {
     let options = ExportOptions { position_encoding: encoding.into(), ..ExportOptions::default() };
     server.file_with(&project.root(), file, options).await.unwrap()
@@ -94,7 +97,7 @@ async fn a_column_inside_a_character_is_no_place() {
 
 #[tokio::test]
 async fn every_kind_of_text_is_read_as_python_reads_it() {
-    let texts: [(&str, &[u8], &[(&str, u32, u32, &str)]); 9] = [
+    let texts: [(&str, &[u8], &[Expected]); 9] = [
         ("crlf.py", b"one = 1.5\r\ntwo = one\r\n", &[("one", 0, 0, "float"), ("two", 1, 0, "float")]),
         ("cr.py", b"one = 1.5\rtwo = one\r", &[("one", 0, 0, "float"), ("two", 1, 0, "float")]),
         ("mixed.py", b"one = 1.5\r\ntwo = 2.5\rsix = 6\nten = 0.5", &[("two", 1, 0, "float"), ("ten", 3, 0, "float")]),
