@@ -6,10 +6,12 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use process_wrap::tokio::{ChildWrapper, CommandWrap, KillOnDrop, ProcessGroup};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 use tokio::process::{ChildStdin, ChildStdout, Command};
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use super::install::Engine;
@@ -23,11 +25,16 @@ const CANCELLATION_NAME: &str = "pyrightd";
 /// The longest line of standard error that is logged whole, in bytes.
 const MAX_LINE: u64 = 2000;
 
+/// How long a process that has ended is waited for to be heard.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// A running process, not yet ended.
 #[derive(Debug)]
 pub struct Process {
     child: Box<dyn ChildWrapper>,
     id: u32,
+    /// Ends with its standard error, and gives the last line of it.
+    last_words: JoinHandle<String>,
     /// Its temporary files; removed with it.
     scratch: tempfile::TempDir,
 }
@@ -102,8 +109,8 @@ impl Process {
         else {
             return Err(io::Error::other("the process has no pipes"));
         };
-        tracker.spawn(drain(stderr, id));
-        Ok((Self { child, id, scratch }, stdin, stdout))
+        let last_words = tracker.spawn(drain(stderr, id));
+        Ok((Self { child, id, last_words, scratch }, stdin, stdout))
     }
 
     /// Its id.
@@ -126,8 +133,19 @@ impl Process {
         let _ = self.child.wait().await;
     }
 
+    /// Ends it as [`Process::kill`] does, and gives the last line that it wrote to standard error.
+    pub async fn last_words(mut self) -> Option<String> {
+        self.end().await;
+        let words = tokio::time::timeout(LAST_WORDS, self.last_words).await.ok()?.ok()?;
+        (!words.is_empty()).then_some(words)
+    }
+
     /// Ends it and all it started, and waits until it is gone.
     pub async fn kill(mut self) {
+        self.end().await;
+    }
+
+    async fn end(&mut self) {
         if let Err(error) = self.child.start_kill() {
             tracing::debug!(%error, process = self.id, "the process was gone before it was killed");
         }
@@ -168,12 +186,17 @@ fn blank_standard_library(engine: &Engine, scratch: &Path) -> io::Result<PathBuf
 }
 
 /// Reads to the end whatever comes, since a pipe that is full stops the process, and one that is closed can end it.
-async fn drain(stderr: impl AsyncRead + Unpin, process: u32) {
+async fn drain(stderr: impl AsyncRead + Unpin, process: u32) -> String {
     let mut stderr = BufReader::new(stderr);
-    let mut line = Vec::new();
+    let (mut line, mut last) = (Vec::new(), String::new());
     // A line that is too long comes in pieces.
     while let Ok(1..) = (&mut stderr).take(MAX_LINE).read_until(b'\n', &mut line).await {
-        tracing::warn!(process, "engine: {}", String::from_utf8_lossy(&line).trim_end());
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        tracing::warn!(process, "engine: {text}");
+        if !text.is_empty() {
+            last = text;
+        }
         line.clear();
     }
+    last
 }

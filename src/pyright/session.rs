@@ -146,6 +146,7 @@ pub struct Session {
     waiting: AtomicU32,
     in_flight: AtomicU32,
     served: AtomicBool,
+    lost: AtomicBool,
 }
 
 /// What is needed to start a session.
@@ -221,6 +222,7 @@ impl Session {
             waiting: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
             served: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
             root,
             settings,
             environment,
@@ -232,7 +234,15 @@ impl Session {
             limits,
             tracker,
         };
-        session.handshake().await?;
+        if let Err(error) = session.handshake().await {
+            // Such as a library that Node misses on this machine.
+            let words = process.last_words().await.map(|words| format!("; its last words: {words}"));
+            let reason = match error {
+                SessionError::Start(reason) => reason,
+                other => other.to_string(),
+            };
+            return Err(SessionError::Start(reason + &words.unwrap_or_default()));
+        }
         Ok((Arc::new(session), process, ended))
     }
 
@@ -312,6 +322,12 @@ impl Session {
     #[must_use]
     pub fn has_served(&self) -> bool {
         self.served.load(Ordering::Relaxed)
+    }
+
+    /// Whether it can still be asked, as far as it knows by itself: its connection may be gone before the process is.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        !self.condemned.is_cancelled() && !self.lost.load(Ordering::Relaxed)
     }
 
     /// Cancelled when the process has to be replaced.
@@ -547,7 +563,7 @@ impl Session {
                 tokio::select! {
                     biased;
                     () = cancelled.cancelled() => return Err(SessionError::Cancelled),
-                    ready = requests.ready() => ready.map_err(|_| SessionError::Disconnected)?,
+                    ready = requests.ready() => ready.map_err(|_| self.lost())?,
                 };
             }
             let _in_flight = Count::up(&self.in_flight);
@@ -560,7 +576,7 @@ impl Session {
                     }));
                 }
                 Err(CallError::Cancelled) => return Err(SessionError::Cancelled),
-                Err(CallError::Disconnected) => return Err(SessionError::Disconnected),
+                Err(CallError::Disconnected) => return Err(self.lost()),
                 Err(CallError::Answered(error)) if attempt == 0 && DROPPED.contains(&error.code) => {}
                 Err(CallError::Answered(error)) => {
                     // Its message may quote the source.
@@ -589,7 +605,13 @@ impl Session {
     }
 
     async fn notify(&self, method: &str, parameters: &impl Serialize) -> Result<(), SessionError> {
-        self.multiplexer.clone().notify(method, parameters).await.map_err(|_| SessionError::Disconnected)
+        self.multiplexer.clone().notify(method, parameters).await.map_err(|_| self.lost())
+    }
+
+    /// Notes that the connection is gone, so that nobody is given this session any more.
+    fn lost(&self) -> SessionError {
+        self.lost.store(true, Ordering::Relaxed);
+        SessionError::Disconnected
     }
 
     async fn hold_view(&self, alone: bool) -> View {

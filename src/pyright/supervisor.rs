@@ -250,8 +250,8 @@ impl Lease {
     pub async fn session(&self) -> Result<Arc<Session>, LeaseError> {
         let mut state = self.supervisor.state.clone();
         let settled = state.wait_for(|state| match state {
-            // A condemned session's successor is on its way.
-            State::Ready(session) => !session.condemned().is_cancelled(),
+            // Its successor is on its way otherwise.
+            State::Ready(session) => session.is_usable(),
             State::Broken { .. } | State::Stopped => true,
             State::Starting | State::Restarting | State::Stopping => false,
         });

@@ -98,8 +98,6 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pyrightd"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--cache-dir"]);
         command.arg(engine_cache()).args(flags);
-        // A test that fails half-way need not wait for what it left under way.
-        command.env("PYRIGHTD_GRACE_PERIOD", "2s");
         for root in roots {
             command.arg("--allow-root").arg(root);
         }
@@ -109,8 +107,11 @@ impl Server {
     /// By a command that logs JSON to its standard error.
     pub fn from_command(mut command: Command) -> Self {
         let scratch = tempfile::tempdir().unwrap();
-        if command.get_envs().all(|(name, _)| name != "TMPDIR") {
-            command.env("TMPDIR", scratch.path());
+        // What a test leaves under way at its end need not be waited for.
+        for (name, value) in [("TMPDIR", scratch.path()), ("PYRIGHTD_GRACE_PERIOD", Path::new("2s"))] {
+            if command.get_envs().all(|(set, _)| set != name) {
+                command.env(name, value);
+            }
         }
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::<Log>::default();
