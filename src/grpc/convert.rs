@@ -10,7 +10,8 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::export::{self, FileError, FileExport, FileRequest, Options, Places, Progress};
 use crate::model::{
-    Definition, Details, Encoding, InferredType, Outcome, Position, ProjectSettings, Range, Selector, SymbolKind,
+    Definition, Details, Encoding, InferredType, Outcome, Position, ProjectRoot, ProjectSettings, Range, Selector,
+    SymbolKind,
 };
 use crate::proto;
 use crate::pyright::supervisor::{LeaseError, State, Summary};
@@ -46,6 +47,13 @@ pub(super) fn path_status(field: &str, error: &PathError) -> Status {
         PathError::Unreadable(..) => Code::FailedPrecondition,
     };
     Status::with_error_details(code, format!("{field}: {reason}"), details)
+}
+
+/// A status for a project that would have to be open.
+pub(super) fn not_open(root: &ProjectRoot) -> Status {
+    let reason = format!("{root} is not open");
+    let details = ErrorDetails::with_resource_info("project", root.to_string(), "", &reason);
+    Status::with_error_details(Code::NotFound, format!("project_root: {reason}"), details)
 }
 
 /// A status for a project without an engine.

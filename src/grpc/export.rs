@@ -42,8 +42,11 @@ impl ExportService for Services {
         if let Ok(file) = &result {
             call.tally.add(Ok(&file.1));
         }
-        let result =
-            result.map(|(path, file)| proto::ExportLocationsResponse { file: Some(file_message(path, Ok(file))) });
+        let result = result.and_then(|(path, file)| {
+            let file = file_message(path, Ok(file));
+            self.fits(&file)?;
+            Ok(proto::ExportLocationsResponse { file: Some(file) })
+        });
         call.finish(result)
     }
 
@@ -172,16 +175,24 @@ impl Services {
     async fn send(&self, sender: &Sender, message: Message) -> Result<(), Status> {
         let mut message = message;
         if let Message::File(file) = &message
-            && file.encoded_len() + OVERHEAD > self.max_message_out
+            && let Err(status) = self.fits(file)
         {
-            let status = Status::resource_exhausted(format!(
-                "the file's answer has {} bytes; messages have at most {}: ask for fewer locations at a time, or raise the server's --max-message-out",
-                file.encoded_len(),
-                self.max_message_out
-            ));
             message = Message::File(failed_file_message(file.path.clone(), &status));
         }
         let response = proto::ExportFilesResponse { result: Some(message) };
         sender.send(Ok(response)).await.map_err(|_| Status::cancelled("the caller has gone"))
+    }
+
+    /// Whether a file's answer fits into one message.
+    fn fits(&self, file: &proto::FileExport) -> Result<(), Status> {
+        let length = file.encoded_len();
+        if length.saturating_add(OVERHEAD) <= self.max_message_out {
+            return Ok(());
+        }
+        Err(Status::resource_exhausted(format!(
+            "the file's answer has {length} bytes; messages have at most {}: ask for fewer locations at a time, or raise \
+             the server's --max-message-out",
+            self.max_message_out
+        )))
     }
 }

@@ -4,7 +4,7 @@ use tonic::{Request, Response, Status};
 
 use super::Services;
 use super::call::Call;
-use super::convert::{lease_status, project_message, settings_of};
+use super::convert::{lease_status, not_open, project_message, settings_of};
 use crate::proto;
 use crate::proto::project_service_server::ProjectService;
 
@@ -37,11 +37,7 @@ impl ProjectService for Services {
         call.root.clone_from(&request.project_root);
         let closing = async {
             let root = self.project(&request.project_root)?;
-            if self.registry.close(&root).await {
-                Ok(proto::CloseProjectResponse {})
-            } else {
-                Err(Status::not_found(format!("project_root: {root} is not open")))
-            }
+            if self.registry.close(&root).await { Ok(proto::CloseProjectResponse {}) } else { Err(not_open(&root)) }
         };
         let result = call.within_deadline(closing).await;
         call.finish(result)

@@ -300,7 +300,7 @@ async fn messages_beyond_the_limits_are_refused_and_the_server_goes_on() {
     let too_large_in = server.file(&project.root(), places(5000)).await.unwrap_err();
     assert_eq!(too_large_in.code(), Code::OutOfRange, "{too_large_in:?}");
     let too_large_out = server.file(&project.root(), places(500)).await.unwrap_err();
-    assert_eq!(too_large_out.code(), Code::OutOfRange, "{too_large_out:?}");
+    assert_eq!(too_large_out.code(), Code::ResourceExhausted, "{too_large_out:?}");
 
     let files = vec![places(500), select("b.py", Selector::Names)];
     let request = ExportFilesRequest { project_root: text(&project.root()), files, ..Default::default() };
