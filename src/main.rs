@@ -53,6 +53,7 @@ enum Command {
 }
 
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Settings")]
 struct Settings {
     /// A TOML file with settings; its keys are the flags' names
     #[arg(long, env = "PYRIGHTD_CONFIG", value_name = "FILE")]
