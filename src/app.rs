@@ -9,10 +9,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 use crate::config::{Config, user_cache};
 use crate::export::Exporter;
@@ -126,10 +126,10 @@ impl App {
         let server = Server::builder()
             .http2_keepalive_interval(Some(config.keep_alive_interval))
             .http2_keepalive_timeout(Some(config.keep_alive_timeout))
-            .tcp_nodelay(true)
             .add_routes(routes)
             .serve_with_incoming_shutdown(
-                TcpListenerStream::new(listener),
+                // Small answers are not held back for more to send along.
+                TcpIncoming::from(listener).with_nodelay(Some(true)),
                 services.draining.clone().cancelled_owned(),
             );
         let drained = async {
