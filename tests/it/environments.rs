@@ -4,7 +4,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use pyrightd::proto::{ProjectSettings, Selector};
+use tonic::Code;
 
+use crate::harness::fault::Engine;
 use crate::harness::{Project, Server, select, text, type_of};
 
 const USES: &str = "import thing\nmade = thing.make()\n";
@@ -165,4 +167,20 @@ async fn a_projects_code_never_runs() {
     let server = Server::start(&[&project.root()]);
     assert_eq!(made(&server, &project.root()).await, "int");
     assert!(!mark.exists() && !project.root().join("interpreter-ran").exists());
+}
+
+#[tokio::test]
+async fn a_release_without_a_place_for_a_callers_settings_is_not_asked() {
+    let project = Project::new(&[("a.py", "x = int()\n")]);
+    let root = project.root();
+    // Not Pyright itself, as far as the script can see that is loaded before it.
+    let engine = Engine::new("");
+    let server = Server::start_with(&[&root], &["--engine-dir", engine.dir()]);
+    let settings = ProjectSettings { python_version: "3.9".into(), ..ProjectSettings::default() };
+    let refused = server.open(&root, settings).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.message().contains("A caller's settings can't be set"), "{}", refused.message());
+    server.open(&root, ProjectSettings::default()).await.unwrap();
+    let file = server.file(&root, select("a.py", Selector::Names)).await.unwrap();
+    assert_eq!(type_of(&file, "x"), "int");
 }
