@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use lsp_types::notification::{DidOpenTextDocument, Initialized, LogMessage, Notification as _};
 use lsp_types::request::{HoverRequest, Initialize, Request as _, WorkspaceConfiguration};
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -19,8 +19,10 @@ use tower::ServiceExt as _;
 use crate::lsp::codec;
 use crate::lsp::multiplexer::{Call, Client, Ended, Multiplexer, Options};
 use crate::model::Position;
+use crate::pyright::host::source_files;
 use crate::pyright::install::Engine;
 use crate::pyright::process::{Launch, Process};
+use crate::pyright::protocol::{position_parameters, raw, uri};
 use crate::workspace::environment::Environment;
 
 /// The longest message taken from the engine, in bytes.
@@ -54,7 +56,7 @@ impl PlainClient {
         let editor = Editor { interpreter: interpreter.to_owned(), found };
         let multiplexer = Multiplexer::start(stdout, stdin, editor, options, &tracker, ended);
         let mut client = Self { multiplexer, process, _ended: why };
-        let root = uri(root)?;
+        let root = uri(root);
         let parameters = json!({
             "processId": null,
             "rootUri": root,
@@ -76,7 +78,7 @@ impl PlainClient {
     /// Where it can't be read, or the process has ended.
     pub async fn open(&mut self, path: &Path) -> anyhow::Result<()> {
         let text = std::fs::read_to_string(path)?;
-        let document = json!({ "uri": uri(path)?, "languageId": "python", "version": 1, "text": text });
+        let document = json!({ "uri": uri(path), "languageId": "python", "version": 1, "text": text });
         Ok(self.multiplexer.notify(DidOpenTextDocument::METHOD, &json!({ "textDocument": document })).await?)
     }
 
@@ -92,8 +94,7 @@ impl PlainClient {
         let mut answers = vec![None; places.len()];
         let mut asked = futures_util::stream::iter(places.iter().enumerate())
             .map(|(index, (path, position))| async move {
-                let position = json!({ "line": position.line, "character": position.character });
-                let parameters = json!({ "textDocument": { "uri": uri(path)? }, "position": position });
+                let parameters = position_parameters(&uri(path), *position);
                 let hover: Value = codec::read(&self.call(HoverRequest::METHOD, &parameters).await?)?;
                 anyhow::Ok((index, hover["contents"]["value"].as_str().map(str::to_owned)))
             })
@@ -111,7 +112,7 @@ impl PlainClient {
     }
 
     async fn call(&self, method: &'static str, parameters: &Value) -> anyhow::Result<Box<RawValue>> {
-        let call = Call { method, params: to_raw_value(parameters)?, cancelled: CancellationToken::new() };
+        let call = Call { method, params: raw(parameters), cancelled: CancellationToken::new() };
         Ok(self.multiplexer.clone().oneshot(call).await?)
     }
 }
@@ -133,12 +134,9 @@ impl Client for Editor {
     }
 
     fn notification(&mut self, method: &str, params: &str) {
-        if method == LogMessage::METHOD && (params.contains("\"Found ") || params.contains("No source files found")) {
+        let said: Value = serde_json::from_str(params).unwrap_or_default();
+        if method == LogMessage::METHOD && said["message"].as_str().and_then(source_files).is_some() {
             self.found.send_replace(true);
         }
     }
-}
-
-fn uri(path: &Path) -> anyhow::Result<String> {
-    url::Url::from_file_path(path).map(String::from).map_err(|()| anyhow::anyhow!("{} is not absolute", path.display()))
 }

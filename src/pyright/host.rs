@@ -78,8 +78,9 @@ impl Client for Host {
     }
 }
 
-/// From "Found 12 source files", said each time the engine has found them.
-fn source_files(message: &str) -> Option<u32> {
+/// How many files there are, from "Found 12 source files", said each time the engine has found them.
+#[must_use]
+pub fn source_files(message: &str) -> Option<u32> {
     if message.starts_with("No source files found") {
         return Some(0);
     }

@@ -1,12 +1,12 @@
 //! Driving Pyright: installing it, running one process per project root, asking it, and reading what it says.
 
-mod host;
+pub mod host;
 pub mod infer;
 pub mod install;
 pub mod interpreter;
 pub mod overrides;
 pub mod process;
-mod protocol;
+pub mod protocol;
 pub mod registry;
 pub mod session;
 pub mod supervisor;

@@ -9,28 +9,33 @@ use serde_json::{Value, json};
 use crate::model::{Position, Range};
 
 /// A path as the engine is given it.
-pub(super) fn uri(path: &Path) -> String {
+#[must_use]
+pub fn uri(path: &Path) -> String {
     url::Url::from_file_path(path).map(String::from).unwrap_or_default()
 }
 
 /// JSON that is written once.
-pub(super) fn raw(value: &Value) -> Box<RawValue> {
+#[must_use]
+pub fn raw(value: &Value) -> Box<RawValue> {
     to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
 /// Where a request is about.
-pub(super) fn position_parameters(uri: &str, Position { line, character }: Position) -> Value {
+#[must_use]
+pub fn position_parameters(uri: &str, Position { line, character }: Position) -> Value {
     json!({ "textDocument": { "uri": uri }, "position": { "line": line, "character": character } })
 }
 
 /// A range in the domain's type.
-pub(super) fn from_lsp(range: lsp_types::Range) -> Range {
+#[must_use]
+pub fn from_lsp(range: lsp_types::Range) -> Range {
     let position = |position: lsp_types::Position| Position { line: position.line, character: position.character };
     Range { start: position(range.start), end: position(range.end) }
 }
 
 /// A hover's whole text.
-pub(super) fn markdown(hover: lsp_types::Hover) -> String {
+#[must_use]
+pub fn markdown(hover: lsp_types::Hover) -> String {
     use lsp_types::{HoverContents, MarkedString};
     let marked = |string| match string {
         MarkedString::String(text) => text,
@@ -44,7 +49,8 @@ pub(super) fn markdown(hover: lsp_types::Hover) -> String {
 }
 
 /// The files and ranges that a definition request names.
-pub(super) fn locations(response: lsp_types::GotoDefinitionResponse) -> Vec<(PathBuf, Range)> {
+#[must_use]
+pub fn locations(response: lsp_types::GotoDefinitionResponse) -> Vec<(PathBuf, Range)> {
     use lsp_types::GotoDefinitionResponse::{Array, Link, Scalar};
     let found: Vec<(lsp_types::Uri, lsp_types::Range)> = match response {
         Scalar(location) => vec![(location.uri, location.range)],
