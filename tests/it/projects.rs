@@ -8,7 +8,7 @@ use pyrightd::proto::{
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use crate::harness::{LONG, Project, Server, is_running, package, select, text, type_of};
+use crate::harness::{LONG, Project, Server, eventually, is_running, package, select, text, type_of};
 
 #[tokio::test]
 async fn an_open_project_is_listed_with_all_that_is_known_of_it() {
@@ -122,7 +122,7 @@ async fn settings_survive_the_idle_stop_and_not_a_close() {
     let server = Server::start_with(&[&project.root()], &["--idle-timeout", "1s"]);
     let settings = ProjectSettings { python_version: "3.9".into(), ..ProjectSettings::default() };
     let opened = server.open(&project.root(), settings.clone()).await.unwrap();
-    server.wait_for_list(|projects| projects.is_empty()).await;
+    eventually("an empty list", async || server.list().await.is_empty().then_some(())).await;
     assert!(!is_running(opened.process_id));
 
     let x = async || {
@@ -213,7 +213,7 @@ async fn more_calls_than_a_project_takes_are_told_to_come_later() {
     let request = ExportFilesRequest { project_root: text(&rich), files: vec![file], ..Default::default() };
     let stream = server.export().await.export_files(request).await.unwrap();
     // It is under way once the engine is at work on it.
-    server.wait_for_list(|projects| projects.iter().any(|project| project.in_flight > 0)).await;
+    server.listed_like(&rich, |project| project.in_flight > 0).await;
     let one = select("rich/__init__.py", Selector::Names);
     let refused = server.file(&rich, one.clone()).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);

@@ -220,11 +220,6 @@ impl Server {
         self.projects().await.list_projects(ListProjectsRequest {}).await.unwrap().into_inner().projects
     }
 
-    /// The projects that are open once they are like this.
-    pub async fn wait_for_list(&self, like: impl Fn(&[Listed]) -> bool) -> Vec<Listed> {
-        eventually("the list of projects", async || Some(self.list().await).filter(|projects| like(projects))).await
-    }
-
     /// All messages of a stream of files, or the status it ended with.
     pub async fn files(&self, request: ExportFilesRequest) -> Result<Vec<export_files_response::Result>, Status> {
         let mut stream = self.export().await.export_files(request).await?.into_inner();
@@ -274,11 +269,7 @@ pub fn signal(pid: u32, name: &str) {
 
 /// Returns once a process runs no more, though its parent may not have heard of it yet.
 pub async fn gone(pid: u32) {
-    eventually(&format!("the end of {pid}"), async || {
-        let state = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        (state.is_empty() || state.contains("State:\tZ")).then_some(())
-    })
-    .await;
+    eventually(&format!("the end of {pid}"), async || (!is_running(pid)).then_some(())).await;
 }
 
 /// A path as a string.
