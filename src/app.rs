@@ -55,6 +55,9 @@ pub fn limits(config: &Config) -> Limits {
         stall: config.stall_timeout,
         start: config.start_timeout,
         max_heap_mib: config.engine_heap_mib,
+        mode: config.engine_mode.into(),
+        evaluation: config.evaluation.into(),
+        max_kept: config.max_kept,
     }
 }
 

@@ -41,6 +41,49 @@ pub enum LogFormat {
     Json,
 }
 
+/// How an engine is asked; see [`crate::model::EngineMode`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum EngineMode {
+    /// A whole file in one call where that works with Pyright's release, else by hovers
+    #[default]
+    Auto,
+    /// A whole file in one call; where that does not work, projects are not served
+    Batch,
+    /// One hover for each location
+    Hover,
+}
+
+impl From<EngineMode> for crate::model::EngineMode {
+    fn from(mode: EngineMode) -> Self {
+        match mode {
+            EngineMode::Auto => Self::Auto,
+            EngineMode::Batch => Self::Batch,
+            EngineMode::Hover => Self::Hover,
+        }
+    }
+}
+
+/// What may show in answers; see [`crate::model::Evaluation`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Evaluation {
+    /// Each file for itself: the same answer whatever was asked before
+    #[default]
+    Isolated,
+    /// As in an editor: faster, and what was asked before can show
+    Shared,
+}
+
+impl From<Evaluation> for crate::model::Evaluation {
+    fn from(evaluation: Evaluation) -> Self {
+        match evaluation {
+            Evaluation::Isolated => Self::Isolated,
+            Evaluation::Shared => Self::Shared,
+        }
+    }
+}
+
 /// Each setting once, as a flag, an environment variable and a key.
 macro_rules! settings {
     ($($(#[$attribute:meta])* $name:ident: $type:ty,)*) => {
@@ -77,6 +120,15 @@ settings! {
     /// Heap limit of each Pyright process, in MiB [default: Node's own, which follows the machine's memory]
     #[arg(long, env = "PYRIGHTD_ENGINE_HEAP_MIB", value_name = "MIB")]
     engine_heap_mib: u32,
+    /// How Pyright is asked [default: auto]
+    #[arg(long, env = "PYRIGHTD_ENGINE_MODE", value_name = "MODE")]
+    engine_mode: EngineMode,
+    /// Whether files are evaluated each for itself, where a whole file is asked about in one call [default: isolated]
+    #[arg(long, env = "PYRIGHTD_EVALUATION", value_name = "WAY")]
+    evaluation: Evaluation,
+    /// What is kept in memory of each project's evaluated files [default: 24MiB]
+    #[arg(long, env = "PYRIGHTD_MAX_KEPT", value_name = "SIZE")]
+    max_kept: ByteSize,
     /// How long a Pyright process may take to be ready [default: 60s]
     #[arg(long, env = "PYRIGHTD_START_TIMEOUT", value_name = "TIME")]
     start_timeout: Period,
@@ -124,6 +176,9 @@ pub struct Config {
     pub engine_dir: Option<PathBuf>,
     pub cache_dir: Option<PathBuf>,
     pub engine_heap_mib: Option<u32>,
+    pub engine_mode: EngineMode,
+    pub evaluation: Evaluation,
+    pub max_kept: u64,
     pub start_timeout: Duration,
     pub stall_timeout: Duration,
     pub idle_timeout: Duration,
@@ -190,6 +245,9 @@ impl Said {
             engine_dir: self.engine_dir,
             cache_dir: self.cache_dir,
             engine_heap_mib: self.engine_heap_mib,
+            engine_mode: self.engine_mode.unwrap_or_default(),
+            evaluation: self.evaluation.unwrap_or_default(),
+            max_kept: self.max_kept.map_or(24 << 20, |size| size.as_u64()),
             start_timeout: seconds(self.start_timeout, 60),
             stall_timeout: seconds(self.stall_timeout, 120),
             idle_timeout: seconds(self.idle_timeout, 30 * 60),

@@ -12,12 +12,14 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::model::{
-    Definition, Details, Digest, Encoding, InferredType, Outcome, Position, ProjectRoot, Range, Selector, Symbol,
+    Definition, Details, Digest, Encoding, Evaluation, InferredType, Outcome, Position, ProjectRoot, Range, Selector,
+    Symbol,
 };
 use crate::position::SourceText;
+use crate::pyright::batch::{Answer, Extras};
 use crate::pyright::infer::infer;
 use crate::pyright::registry::Registry;
-use crate::pyright::session::{Answer, Document, Place, SessionError};
+use crate::pyright::session::{Document, SessionError};
 use crate::pyright::supervisor::{Lease, LeaseError};
 use crate::workspace::names;
 use crate::workspace::paths::{self, PathError};
@@ -30,6 +32,8 @@ const MAX_CHANGES: u32 = 3;
 const MAX_DEATHS: u32 = 2;
 /// Files that are read ahead of the engine.
 const READ_AHEAD: usize = 2;
+/// Files that are with the engine at once, so that it has work while an answer is read and sent on.
+const UNDER_WAY: usize = 2;
 /// At most one progress event in this time.
 const PROGRESS: Duration = Duration::from_millis(250);
 /// Other files' texts kept for converting definitions' columns, per file asked about.
@@ -78,6 +82,8 @@ pub struct FileExport {
     pub digest: Digest,
     /// In the order asked for.
     pub types: Vec<InferredType>,
+    /// What may show in them.
+    pub evaluation: Evaluation,
     /// From the request's turn to its answer.
     pub elapsed: Duration,
     /// The part of that in which requests were with the engine.
@@ -207,7 +213,7 @@ impl Exporter {
     ) -> Progress {
         let mut progress = Progress { files_total: requests.len(), ..Progress::default() };
         let mut told = Instant::now();
-        let mut read_ahead = std::pin::pin!(
+        let mut answers = std::pin::pin!(
             futures_util::stream::iter(requests)
                 .map(|(path, request)| async {
                     let loaded = match request {
@@ -221,15 +227,18 @@ impl Exporter {
                     (path, loaded)
                 })
                 .buffered(READ_AHEAD)
+                .map(|(path, loaded)| async {
+                    let (request, loaded) = match loaded {
+                        Ok(loaded) => loaded,
+                        Err(error) => return (path, 0, Err(error)),
+                    };
+                    let locations = loaded.as_ref().map_or(0, |loaded| loaded.targets.len());
+                    (path, locations, answer(lease, root, request, loaded, options, Instant::now()).await)
+                })
+                .buffered(UNDER_WAY)
         );
-        while let Some((path, loaded)) = read_ahead.next().await {
-            let result = match loaded {
-                Ok((request, loaded)) => {
-                    progress.locations_total += loaded.as_ref().map_or(0, |loaded| loaded.targets.len());
-                    answer(lease, root, request, loaded, options, Instant::now()).await
-                }
-                Err(error) => Err(error),
-            };
+        while let Some((path, locations, result)) = answers.next().await {
+            progress.locations_total += locations;
             progress.files_done += 1;
             progress.locations_done += result.as_ref().map_or(0, |file| file.types.len());
             if events.send(Event::File { path, result }).await.is_err() {
@@ -340,18 +349,23 @@ async fn answer(
     begun: Instant,
 ) -> Result<FileExport, FileError> {
     let (mut changes, mut deaths, mut engine_elapsed) = (0, 0, Duration::ZERO);
+    let mut evaluation = Evaluation::default();
+    let Details { documentation, definitions, .. } = options.details;
+    let extras = Extras { documentation, definitions };
     loop {
         let file = loaded?;
-        let places = distinct_places(&file, options.details.definitions);
+        let places = distinct_places(&file);
         let answers = if places.is_empty() {
             Some(Vec::new())
         } else {
             let session = lease.session().await?;
             let text = file.source.text().into();
-            let document = Document { path: file.path.clone(), text, overlay: request.content.is_some() };
+            let digest = file.digest.clone();
+            let document = Document { path: file.path.clone(), text, digest, overlay: request.content.is_some() };
+            evaluation = session.evaluation();
             let asked = match session.refresh().await {
                 // A death is this file's only if nothing else was asked at the time.
-                Ok(()) => session.ask(document, places.clone(), options.window, deaths > 0).await,
+                Ok(()) => session.ask(document, places.clone(), extras, options.window, deaths > 0).await,
                 Err(error) => Err(error),
             };
             match asked {
@@ -379,7 +393,7 @@ async fn answer(
             && (request.content.is_some() || is_unchanged(&file).await)
         {
             let types = compose(root, &file, &places, answers, options).await;
-            return Ok(FileExport { digest: file.digest, types, elapsed: begun.elapsed(), engine_elapsed });
+            return Ok(FileExport { digest: file.digest, types, evaluation, elapsed: begun.elapsed(), engine_elapsed });
         }
         changes += 1;
         if changes == MAX_CHANGES {
@@ -397,24 +411,24 @@ async fn is_unchanged(file: &Loaded) -> bool {
 }
 
 /// The places to ask the engine about: each once, in the file's order.
-fn distinct_places(file: &Loaded, definitions: bool) -> Vec<Place> {
+fn distinct_places(file: &Loaded) -> Vec<Position> {
     let mut offsets: Vec<usize> = file.targets.iter().filter_map(|target| target.offset).collect();
     offsets.sort_unstable();
     offsets.dedup();
-    offsets.into_iter().map(|offset| Place { position: file.source.engine_position(offset), definitions }).collect()
+    offsets.into_iter().map(|offset| file.source.engine_position(offset)).collect()
 }
 
 async fn compose(
     root: &ProjectRoot,
     file: &Loaded,
-    places: &[Place],
+    places: &[Position],
     answers: Vec<Answer>,
     options: Options,
 ) -> Vec<InferredType> {
     let mut texts = Texts { root, file, options, others: HashMap::new() };
     let mut known: HashMap<Position, InferredType> = HashMap::with_capacity(places.len());
     for (place, answer) in places.iter().zip(answers) {
-        known.insert(place.position, texts.inferred(answer).await);
+        known.insert(*place, texts.inferred(answer).await);
     }
     file.targets
         .iter()
@@ -468,6 +482,8 @@ impl Texts<'_> {
         }
         if !details.documentation {
             symbol.documentation.clear();
+        } else if let Some(documented) = answer.documented.and_then(|markdown| infer(&markdown, name)) {
+            symbol.documentation = documented.documentation;
         }
         let range = Some(to_caller(source, range, self.options.encoding));
         let mut definitions = Vec::with_capacity(answer.definitions.len());

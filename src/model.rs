@@ -174,6 +174,28 @@ pub struct ProjectSettings {
     pub stub_path: Option<PathBuf>,
 }
 
+/// How an engine is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineMode {
+    /// A whole file in one call where that works with the engine's release, else by hovers.
+    #[default]
+    Auto,
+    /// A whole file in one call; with a release where that does not work, no project is served.
+    Batch,
+    /// One hover for each location.
+    Hover,
+}
+
+/// What may show in answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Evaluation {
+    /// A file's bytes, those of what it imports, and nothing that was asked before.
+    #[default]
+    Isolated,
+    /// What was asked before too, as in an editor.
+    Shared,
+}
+
 /// The hex SHA-256 of a file's bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Digest(String);

@@ -10,8 +10,8 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::export::{self, FileError, FileExport, FileRequest, Options, Places, Progress};
 use crate::model::{
-    Definition, Details, Encoding, InferredType, Outcome, Position, ProjectRoot, ProjectSettings, Range, Selector,
-    SymbolKind,
+    Definition, Details, Encoding, Evaluation, InferredType, Outcome, Position, ProjectRoot, ProjectSettings, Range,
+    Selector, SymbolKind,
 };
 use crate::proto;
 use crate::pyright::supervisor::{LeaseError, State, Summary};
@@ -202,7 +202,7 @@ pub(super) fn settings_of(
 /// A file's answer as a message.
 pub(super) fn file_message(path: String, result: Result<FileExport, FileError>) -> proto::FileExport {
     match result {
-        Ok(FileExport { digest, types, elapsed, engine_elapsed }) => proto::FileExport {
+        Ok(FileExport { digest, types, evaluation, elapsed, engine_elapsed }) => proto::FileExport {
             path,
             sha256: digest.as_str().to_owned(),
             types: types.into_iter().map(type_message).collect(),
@@ -210,6 +210,7 @@ pub(super) fn file_message(path: String, result: Result<FileExport, FileError>) 
             cached: false,
             elapsed: duration_message(elapsed),
             engine_elapsed: duration_message(engine_elapsed),
+            evaluation: evaluation_message(evaluation).into(),
         },
         Err(error) => failed_file_message(path, &file_status(&error)),
     }
@@ -258,7 +259,7 @@ pub(super) fn project_message(summary: &Summary) -> proto::Project {
             stub_path: settings.stub_path.as_deref().map(text).unwrap_or_default(),
         }),
         engine: summary.version.clone(),
-        batch: false,
+        batch: session.is_some_and(|session| session.is_batch()),
         process_id: summary.process.unwrap_or_default(),
         resident_bytes: summary.resident_bytes.unwrap_or_default(),
         generation: summary.generation,
@@ -266,6 +267,7 @@ pub(super) fn project_message(summary: &Summary) -> proto::Project {
         in_flight: session.map_or(0, |session| session.in_flight()),
         waiting: session.map_or(0, |session| session.waiting()),
         last_used_at: Some(timestamp_message(summary.last_used)),
+        evaluation: session.map_or(0, |session| evaluation_message(session.evaluation()).into()),
     }
 }
 
@@ -296,6 +298,13 @@ fn type_message(inferred: InferredType) -> proto::InferredType {
         hover: symbol.hover,
         documentation: symbol.documentation,
         definitions: definitions.into_iter().map(definition_message).collect(),
+    }
+}
+
+fn evaluation_message(evaluation: Evaluation) -> proto::Evaluation {
+    match evaluation {
+        Evaluation::Isolated => proto::Evaluation::Isolated,
+        Evaluation::Shared => proto::Evaluation::Shared,
     }
 }
 

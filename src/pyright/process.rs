@@ -25,6 +25,12 @@ const CANCELLATION_NAME: &str = "pyrightd";
 /// The longest line of standard error that is logged whole, in bytes.
 const MAX_LINE: u64 = 2000;
 
+/// Room for what lives as briefly as one file's evaluator; it saves a tenth of an export's time, see the README. Where
+/// the heap is bounded, its bound counts.
+const YOUNG_GENERATION: [&str; 2] = ["--min-semi-space-size=64", "--max-semi-space-size=128"];
+/// Functions that are inferred within each other take more stack than Node's 984 KiB; systems grant 8 MiB.
+const STACK: &str = "--stack-size=3900";
+
 /// How long a process that has ended is waited for to be heard.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -48,17 +54,17 @@ pub struct Launch {
     pub environment: Environment,
     /// Upper bound of its heap, in MiB; none leaves it to Node.
     pub max_heap_mib: Option<u32>,
-    /// A script for Node to load first.
+    /// What Node is to load first.
     pub preload: Option<Preload>,
 }
 
-/// A script that Node loads before Pyright.
+/// A JavaScript package that Node loads before Pyright.
 #[derive(Clone, Debug)]
 pub struct Preload {
-    /// Its file's name.
-    pub name: &'static str,
-    /// Its text.
-    pub text: &'static str,
+    /// Its folder's name.
+    pub folder: &'static str,
+    /// Its files' names and texts; the first is the one to load.
+    pub files: &'static [(&'static str, &'static str)],
     /// The environment variable it reads, and the value.
     pub variable: (&'static str, OsString),
 }
@@ -76,13 +82,19 @@ impl Process {
             None => blank_standard_library(&launch.engine, scratch.path())?,
         };
         let mut arguments: Vec<OsString> = Vec::new();
-        if let Some(heap) = launch.max_heap_mib {
-            arguments.push(format!("--max-old-space-size={heap}").into());
+        match launch.max_heap_mib {
+            Some(heap) => arguments.push(format!("--max-old-space-size={heap}").into()),
+            None => arguments.extend(YOUNG_GENERATION.map(Into::into)),
         }
+        arguments.push(STACK.into());
         if let Some(preload) = &launch.preload {
-            let path = scratch.path().join(preload.name);
-            std::fs::write(&path, preload.text)?;
-            arguments.extend(["--require".into(), path.into()]);
+            let folder = scratch.path().join(preload.folder);
+            std::fs::create_dir(&folder)?;
+            for (name, text) in preload.files {
+                std::fs::write(folder.join(name), text)?;
+            }
+            let (main, _) = preload.files[0];
+            arguments.extend(["--require".into(), folder.join(main).into()]);
         }
         arguments.push(launch.engine.server.clone().into());
         arguments.push("--stdio".into());

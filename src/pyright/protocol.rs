@@ -14,6 +14,12 @@ pub fn uri(path: &Path) -> String {
     url::Url::from_file_path(path).map(String::from).unwrap_or_default()
 }
 
+/// The path that the engine names; none where it is no file's.
+#[must_use]
+pub fn path_of(uri: &str) -> Option<PathBuf> {
+    url::Url::from_str(uri).ok()?.to_file_path().ok()
+}
+
 /// JSON that is written once.
 #[must_use]
 pub fn raw(value: &Value) -> Box<RawValue> {
@@ -57,11 +63,5 @@ pub fn locations(response: lsp_types::GotoDefinitionResponse) -> Vec<(PathBuf, R
         Array(locations) => locations.into_iter().map(|location| (location.uri, location.range)).collect(),
         Link(links) => links.into_iter().map(|link| (link.target_uri, link.target_selection_range)).collect(),
     };
-    found
-        .into_iter()
-        .filter_map(|(uri, range)| {
-            let path = url::Url::from_str(uri.as_str()).ok()?.to_file_path().ok()?;
-            Some((path, from_lsp(range)))
-        })
-        .collect()
+    found.into_iter().filter_map(|(uri, range)| Some((path_of(uri.as_str())?, from_lsp(range)))).collect()
 }

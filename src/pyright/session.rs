@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -27,13 +27,14 @@ use tokio_util::task::TaskTracker;
 use tower::limit::ConcurrencyLimit;
 use tower::{Service as _, ServiceExt as _};
 
+use super::batch::{self, Answer, Check, Evaluated, Exported, Extras, Files, Table, Told};
+use super::bridge;
 use super::host::{Facts, Host};
-use super::overrides;
 use super::process::{Launch, Process};
 use super::protocol::{from_lsp, locations, markdown, position_parameters, raw, uri};
 use crate::lsp::codec;
 use crate::lsp::multiplexer::{Call, CallError, Ended, Multiplexer, Options};
-use crate::model::{Position, ProjectRoot, ProjectSettings, Range};
+use crate::model::{Digest, EngineMode, Evaluation, Position, ProjectRoot, ProjectSettings};
 use crate::workspace::environment::Environment;
 use crate::workspace::paths::AllowedRoots;
 use crate::workspace::scope::Scope;
@@ -54,7 +55,8 @@ const MAX_FOLDERS: usize = 1000;
 const DROPPED: [i64; 3] = [-32800, -32801, -32802];
 /// A document that is never on disk; dotted, so that no import can name it.
 const PROBE: &str = ".pyrightd-probe.py";
-const PROBE_TEXT: &str = "answer = int('42')\n";
+/// How often the engine is told of a file of which it holds other bytes than the disk.
+const MAX_REMINDERS: u32 = 2;
 
 /// How engines are run; the same for all projects.
 #[derive(Clone, Debug)]
@@ -67,6 +69,12 @@ pub struct Limits {
     pub start: Duration,
     /// Upper bound of an engine's heap, in MiB; none leaves it to Node.
     pub max_heap_mib: Option<u32>,
+    /// Whether a whole file is answered in one call.
+    pub mode: EngineMode,
+    /// What may show in answers that are given so.
+    pub evaluation: Evaluation,
+    /// Upper bound of what is kept in memory of each project's evaluated files, in bytes.
+    pub max_kept: u64,
 }
 
 /// Why a session can't answer.
@@ -96,28 +104,10 @@ pub struct Document {
     pub path: PathBuf,
     /// All of it, a byte order mark included.
     pub text: Arc<str>,
+    /// Of its bytes.
+    pub digest: Digest,
     /// The text is not what is on disk.
     pub overlay: bool,
-}
-
-/// A place to ask about.
-#[derive(Clone, Copy, Debug)]
-pub struct Place {
-    /// In UTF-16 units, a byte order mark counted.
-    pub position: Position,
-    /// Ask for definitions too.
-    pub definitions: bool,
-}
-
-/// What the engine says of a place.
-#[derive(Clone, Debug, Default)]
-pub struct Answer {
-    /// The hover's Markdown and the extent of what it is about; none where there is nothing to say.
-    pub hover: Option<(String, Range)>,
-    /// Where it is declared.
-    pub definitions: Vec<(PathBuf, Range)>,
-    /// The engine answered with an error.
-    pub failed: bool,
 }
 
 /// One ready engine. Shared by all its callers.
@@ -147,6 +137,10 @@ pub struct Session {
     in_flight: AtomicU32,
     served: AtomicBool,
     lost: AtomicBool,
+    /// The bridge works with this engine.
+    batch: OnceLock<bool>,
+    /// Files that the bridge has evaluated.
+    evaluated: Table,
 }
 
 /// What is needed to start a session.
@@ -199,7 +193,7 @@ impl Session {
             engine: engine.clone(),
             environment: environment.clone(),
             max_heap_mib: limits.max_heap_mib,
-            preload: overrides::preload(&settings),
+            preload: bridge::preload(&settings, limits.mode != EngineMode::Hover),
         };
         let (process, stdin, stdout) =
             Process::start(&launch, &tracker).map_err(|error| failed("starting the process", &error))?;
@@ -223,6 +217,8 @@ impl Session {
             in_flight: AtomicU32::new(0),
             served: AtomicBool::new(false),
             lost: AtomicBool::new(false),
+            batch: OnceLock::new(),
+            evaluated: Table::new(limits.max_kept),
             root,
             settings,
             environment,
@@ -275,17 +271,50 @@ impl Session {
         self.probe().await
     }
 
-    /// Asks for a type that is known, of a document that is not on disk.
+    /// Asks for a type that is known, of a document that is not on disk, and whether the bridge works.
     async fn probe(&self) -> Result<(), SessionError> {
-        let document = Document { path: self.root.path().join(PROBE), text: PROBE_TEXT.into(), overlay: true };
+        let text = bridge::SAMPLE;
+        let document = Document {
+            path: self.root.path().join(PROBE),
+            text: text.into(),
+            digest: Digest::of(text.as_bytes()),
+            overlay: true,
+        };
         self.open(&document).await?;
         let position = position_parameters(&uri(&document.path), Position::default());
         let hover: Option<lsp_types::Hover> = self.call_directly(HoverRequest::METHOD, &position).await?;
+        let batch = match self.limits.mode {
+            EngineMode::Hover => Ok(false),
+            mode => self.check_bridge(&document, mode).await,
+        };
         self.close(&document).await?;
+        let _ = self.batch.set(batch?);
         match hover.map(markdown) {
             Some(text) if text.contains("answer: int") => Ok(()),
             other => Err(SessionError::Start(format!("the engine does not know the type of a number: {other:?}"))),
         }
+    }
+
+    /// Whether the bridge works with this engine, by what it says itself.
+    async fn check_bridge(&self, sample: &Document, mode: EngineMode) -> Result<bool, SessionError> {
+        let parameters = json!({ "uri": uri(&sample.path) });
+        let reason = match self.call_directly::<Check>(batch::CHECK, &parameters).await {
+            Ok(Check { works: true, .. }) => return Ok(true),
+            Ok(Check { reason, .. }) => reason.unwrap_or_default(),
+            // Another language server has no such request.
+            Err(SessionError::Start(reason)) => reason,
+            Err(error) => return Err(error),
+        };
+        if mode == EngineMode::Batch {
+            return Err(SessionError::Start(format!(
+                "whole files can't be answered in one call, as --engine-mode=batch wants it: {reason}"
+            )));
+        }
+        static TOLD: Once = Once::new();
+        TOLD.call_once(|| {
+            tracing::warn!(%reason, "this release of Pyright is asked by one hover for each location, which is slower");
+        });
+        Ok(false)
     }
 
     /// Waits until the engine has found the project's files once more than `before` times.
@@ -298,6 +327,18 @@ impl Session {
     #[must_use]
     pub fn settings(&self) -> &ProjectSettings {
         &self.settings
+    }
+
+    /// Whether a whole file is answered in one call.
+    #[must_use]
+    pub fn is_batch(&self) -> bool {
+        self.batch.get().copied().unwrap_or_default()
+    }
+
+    /// What may show in its answers.
+    #[must_use]
+    pub fn evaluation(&self) -> Evaluation {
+        if self.is_batch() { self.limits.evaluation } else { Evaluation::Shared }
     }
 
     /// How many source files the engine found.
@@ -396,6 +437,7 @@ impl Session {
             return Err(SessionError::Disconnected);
         }
         if changes.structural {
+            self.evaluated.clear();
             tracing::debug!(root = %self.root, "files came or went; the engine looks for them anew");
             let before = self.facts.borrow().scans;
             self.notify(DidChangeConfiguration::METHOD, &json!({ "settings": null })).await?;
@@ -403,7 +445,20 @@ impl Session {
                 .await
                 .unwrap_or(Err(SessionError::Disconnected))
         } else {
+            self.drop_dependents(&changes.edited).await;
             self.edited(&changes.edited).await
+        }
+    }
+
+    /// Drops what was told of these files and of all that import them. Nobody asks meanwhile.
+    async fn drop_dependents(&self, edited: &[PathBuf]) {
+        if edited.is_empty() || !self.is_batch() {
+            return;
+        }
+        let uris: Vec<_> = edited.iter().map(|path| uri(path)).collect();
+        match self.call_directly::<Files>(batch::DEPENDENTS, &json!({ "uris": uris })).await {
+            Ok(files) => files.paths().for_each(|path| self.evaluated.drop_file(&path)),
+            Err(_) => self.evaluated.clear(),
         }
     }
 
@@ -416,7 +471,7 @@ impl Session {
         self.notify(DidChangeWatchedFiles::METHOD, &json!({ "changes": changes })).await
     }
 
-    /// What the engine says of each place, at most `window` of them under way at once; in the order asked.
+    /// What the engine says of each place, in the order asked. By hovers, at most `window` of them are under way at once.
     ///
     /// With `alone`, nobody else's request is under way at the same time. The duration is the part of the call in
     /// which some of its requests were with the engine, or waited for a permit.
@@ -431,22 +486,107 @@ impl Session {
     pub async fn ask(
         self: &Arc<Self>,
         document: Document,
-        places: Vec<Place>,
+        places: Vec<Position>,
+        extras: Extras,
         window: usize,
         alone: bool,
     ) -> Result<(Vec<Answer>, Duration), SessionError> {
         let cancelled = CancellationToken::new();
         let _guard = cancelled.clone().drop_guard();
         let session = Arc::clone(self);
-        let turns = async move { session.take_turns(&document, &places, window.max(1), alone, &cancelled).await };
-        let turns = tracing::Instrument::in_current_span(turns);
-        self.tracker.spawn(turns).await.unwrap_or(Err(SessionError::Disconnected))
+        let asking = async move {
+            if session.is_batch() {
+                let answered = session.export(&document, &places, extras, alone, &cancelled).await?;
+                if let Some(answered) = answered {
+                    return Ok(answered);
+                }
+                tracing::warn!(file = %document.path.display(), "the file is asked about by hovers");
+            }
+            session.take_turns(&document, &places, extras, window.max(1), alone, &cancelled).await
+        };
+        let asking = tracing::Instrument::in_current_span(asking);
+        self.tracker.spawn(asking).await.unwrap_or(Err(SessionError::Disconnected))
+    }
+
+    /// The answers by one call; none where the bridge could not.
+    async fn export(
+        &self,
+        document: &Document,
+        places: &[Position],
+        extras: Extras,
+        alone: bool,
+        cancelled: &CancellationToken,
+    ) -> Result<Option<(Vec<Answer>, Duration)>, SessionError> {
+        let Document { path, digest, overlay, .. } = document;
+        let told = |evaluated: &Evaluated| places.iter().map(|&place| evaluated.at(place)).collect();
+        let isolated = self.limits.evaluation == Evaluation::Isolated;
+        if let Some(kept) = self.evaluated.get(path, digest, extras)
+            && !overlay
+        {
+            return Ok(Some((told(&kept), Duration::ZERO)));
+        }
+        let _view = tokio::select! {
+            () = cancelled.cancelled() => return Err(SessionError::Cancelled),
+            () = self.condemned.cancelled() => return Err(SessionError::Disconnected),
+            view = self.hold_view(alone || *overlay) => view,
+        };
+        if !overlay && !is_on_disk(document).await {
+            return Err(SessionError::Outdated);
+        }
+        let parameters = batch::export_parameters(path, digest, (!isolated).then_some(places), extras);
+        let begun = Instant::now();
+        let mut open = *overlay;
+        if open {
+            self.open(document).await?;
+        }
+        let mut reminders = 0;
+        let exported = loop {
+            let exported = match self.request::<Exported>(batch::EXPORT, &parameters, cancelled).await {
+                Ok(Ok(exported)) => exported,
+                Ok(Err(())) => break Ok(None),
+                Err(SessionError::Disconnected) => break Err(SessionError::DiedAsking),
+                Err(error) => break Err(error),
+            };
+            match exported.state {
+                Told::Told => break Ok(Some(exported)),
+                // Such as one that the project's configuration excludes.
+                Told::Unknown if !open => {
+                    self.open(document).await?;
+                    open = true;
+                }
+                // The watcher has not told of it yet, or never will.
+                Told::Changed if !open && reminders < MAX_REMINDERS => {
+                    self.edited(std::slice::from_ref(path)).await?;
+                    reminders += 1;
+                }
+                Told::Unknown | Told::Changed => break Ok(None),
+            }
+        };
+        if open {
+            self.close(document).await?;
+        }
+        let Some(evaluated) = exported?.and_then(|exported| Evaluated::read(exported, digest.clone(), extras)) else {
+            return Ok(None);
+        };
+        let answers = told(&evaluated);
+        if isolated && !overlay {
+            self.evaluated.keep(path.clone(), Arc::new(evaluated));
+        }
+        let engine = begun.elapsed();
+        tracing::debug!(
+            file = %path.display(),
+            places = places.len(),
+            milliseconds = engine.as_secs_f64() * 1000.0,
+            "the engine answered in one call"
+        );
+        Ok(Some((answers, engine)))
     }
 
     async fn take_turns(
         &self,
         document: &Document,
-        places: &[Place],
+        places: &[Position],
+        extras: Extras,
         window: usize,
         alone: bool,
         cancelled: &CancellationToken,
@@ -469,7 +609,7 @@ impl Session {
             self.open(document).await?;
             let begun = Instant::now();
             let end = begun + length;
-            let asked = self.turn(document, places, &mut answers, &mut next, window, end, cancelled).await;
+            let asked = self.turn(document, places, extras, &mut answers, &mut next, window, end, cancelled).await;
             engine += begun.elapsed();
             let closed = self.close(document).await;
             asked.and(closed)?;
@@ -490,7 +630,8 @@ impl Session {
     async fn turn(
         &self,
         document: &Document,
-        places: &[Place],
+        places: &[Position],
+        extras: Extras,
         answers: &mut [Answer],
         next: &mut usize,
         window: usize,
@@ -510,7 +651,7 @@ impl Session {
                 } else {
                     let (index, place) = (*next, places[*next]);
                     let uri = &uri;
-                    under_way.push(async move { (index, self.ask_place(uri, place, cancelled).await) });
+                    under_way.push(async move { (index, self.ask_place(uri, place, extras, cancelled).await) });
                     *next += 1;
                 }
             }
@@ -523,19 +664,25 @@ impl Session {
         }
     }
 
-    async fn ask_place(&self, uri: &str, place: Place, cancelled: &CancellationToken) -> Result<Answer, SessionError> {
-        let parameters = position_parameters(uri, place.position);
+    async fn ask_place(
+        &self,
+        uri: &str,
+        place: Position,
+        extras: Extras,
+        cancelled: &CancellationToken,
+    ) -> Result<Answer, SessionError> {
+        let parameters = position_parameters(uri, place);
         let mut answer = Answer::default();
         match self.request::<Option<lsp_types::Hover>>(HoverRequest::METHOD, &parameters, cancelled).await? {
             Ok(hover) => {
                 answer.hover = hover.and_then(|hover| {
                     let range = hover.range?;
-                    Some((markdown(hover), from_lsp(range)))
+                    Some((markdown(hover).into(), from_lsp(range)))
                 });
             }
             Err(()) => answer.failed = true,
         }
-        if place.definitions && answer.hover.is_some() {
+        if extras.definitions && answer.hover.is_some() {
             match self
                 .request::<Option<lsp_types::GotoDefinitionResponse>>(GotoDefinition::METHOD, &parameters, cancelled)
                 .await?
