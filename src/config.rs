@@ -303,8 +303,10 @@ mod tests {
                 "listen" => "\"[::1]:1\"",
                 "allow-root" => "[\"/a\"]",
                 "max-in-flight" | "max-calls" | "engine-heap-mib" => "3",
-                "max-message-in" | "max-message-out" => "\"1 MiB\"",
+                "max-message-in" | "max-message-out" | "max-kept" => "\"1 MiB\"",
                 "log-format" => "\"json\"",
+                "engine-mode" => "\"hover\"",
+                "evaluation" => "\"shared\"",
                 _ if flag.ends_with("dir") || flag == "log" => "\"/a\"",
                 _ => "\"5m\"",
             };

@@ -235,7 +235,7 @@ impl Exporter {
                     let locations = loaded.as_ref().map_or(0, |loaded| loaded.targets.len());
                     (path, locations, answer(lease, root, request, loaded, options, Instant::now()).await)
                 })
-                .buffered(UNDER_WAY)
+                .buffered(UNDER_WAY.min(options.window))
         );
         while let Some((path, locations, result)) = answers.next().await {
             progress.locations_total += locations;

@@ -135,8 +135,15 @@ struct Name {
 
 impl Evaluated {
     /// Reads the bridge's answer about these bytes; none where its parts don't fit each other.
+    ///
+    /// Definitions are left out where `is_lasting` says so of their path.
     #[must_use]
-    pub fn read(exported: Exported, digest: Digest, extras: Extras) -> Option<Self> {
+    pub fn read(
+        exported: Exported,
+        digest: Digest,
+        extras: Extras,
+        is_lasting: impl Fn(&Path) -> bool,
+    ) -> Option<Self> {
         let Exported { texts, places, definitions, .. } = exported;
         let numbers = if extras.documentation { 6 } else { 5 };
         let index = |number: i64| u32::try_from(number).ok().filter(|&index| (index as usize) < texts.len());
@@ -154,10 +161,11 @@ impl Evaluated {
             };
             names.push(Name { range, text, documented });
         }
-        let definitions = definitions.unwrap_or_default().into_iter();
-        let definitions = definitions.map(|found| {
-            let place =
-                |location: lsp_types::Location| Some((path_of(location.uri.as_str())?, from_lsp(location.range)));
+        let definitions = definitions.unwrap_or_default().into_iter().map(|found| {
+            let place = |location: lsp_types::Location| {
+                let path = path_of(location.uri.as_str()).filter(|path| is_lasting(path))?;
+                Some((path, from_lsp(location.range)))
+            };
             found.into_iter().filter_map(place).collect()
         });
         let definitions: Vec<_> = definitions.collect();
@@ -166,8 +174,10 @@ impl Evaluated {
     }
 
     /// What was told at a place. A name's end belongs to it, unless another begins there.
+    ///
+    /// More than `extras` may have been told; it is left out.
     #[must_use]
-    pub fn at(&self, place: Position) -> Answer {
+    pub fn at(&self, place: Position, extras: Extras) -> Answer {
         let after = self.names.partition_point(|name| name.range.start <= place);
         let Some(index) = after.checked_sub(1).filter(|&index| place <= self.names[index].range.end) else {
             return Answer::default();
@@ -179,7 +189,7 @@ impl Evaluated {
         Answer {
             hover: Some((Arc::clone(&self.texts[text as usize]), name.range)),
             documented: (name.documented != text).then(|| Arc::clone(&self.texts[name.documented as usize])),
-            definitions: self.definitions.get(index).cloned().unwrap_or_default(),
+            definitions: self.definitions.get(index).filter(|_| extras.definitions).cloned().unwrap_or_default(),
             failed: false,
         }
     }

@@ -131,6 +131,12 @@ impl Process {
         self.id
     }
 
+    /// Its temporary files; none of them is anything to tell of.
+    #[must_use]
+    pub fn scratch(&self) -> &Path {
+        self.scratch.path()
+    }
+
     /// Where cancellation files for it are made.
     #[must_use]
     pub fn cancellation_folder(&self) -> PathBuf {

@@ -137,6 +137,8 @@ pub struct Session {
     in_flight: AtomicU32,
     served: AtomicBool,
     lost: AtomicBool,
+    /// The process's temporary files.
+    scratch: PathBuf,
     /// The bridge works with this engine.
     batch: OnceLock<bool>,
     /// Files that the bridge has evaluated.
@@ -217,6 +219,7 @@ impl Session {
             in_flight: AtomicU32::new(0),
             served: AtomicBool::new(false),
             lost: AtomicBool::new(false),
+            scratch: process.scratch().to_owned(),
             batch: OnceLock::new(),
             evaluated: Table::new(limits.max_kept),
             root,
@@ -518,7 +521,7 @@ impl Session {
         cancelled: &CancellationToken,
     ) -> Result<Option<(Vec<Answer>, Duration)>, SessionError> {
         let Document { path, digest, overlay, .. } = document;
-        let told = |evaluated: &Evaluated| places.iter().map(|&place| evaluated.at(place)).collect();
+        let told = |evaluated: &Evaluated| places.iter().map(|&place| evaluated.at(place, extras)).collect();
         let isolated = self.limits.evaluation == Evaluation::Isolated;
         if let Some(kept) = self.evaluated.get(path, digest, extras)
             && !overlay
@@ -565,7 +568,8 @@ impl Session {
         if open {
             self.close(document).await?;
         }
-        let Some(evaluated) = exported?.and_then(|exported| Evaluated::read(exported, digest.clone(), extras)) else {
+        let read = |exported| Evaluated::read(exported, digest.clone(), extras, |path| self.is_lasting(path));
+        let Some(evaluated) = exported?.and_then(read) else {
             return Ok(None);
         };
         let answers = told(&evaluated);
@@ -687,11 +691,19 @@ impl Session {
                 .request::<Option<lsp_types::GotoDefinitionResponse>>(GotoDefinition::METHOD, &parameters, cancelled)
                 .await?
             {
-                Ok(found) => answer.definitions = found.map(locations).unwrap_or_default(),
+                Ok(found) => {
+                    answer.definitions = found.map(locations).unwrap_or_default();
+                    answer.definitions.retain(|(path, _)| self.is_lasting(path));
+                }
                 Err(()) => answer.failed = true,
             }
         }
         Ok(answer)
+    }
+
+    /// Whether a path outlives the process. What stands in for the standard library's sources does not.
+    fn is_lasting(&self, path: &Path) -> bool {
+        !path.starts_with(&self.scratch)
     }
 
     /// One request through the concurrency limit. The inner error is the engine's own answer.

@@ -7,12 +7,16 @@ use pyrightd::proto::{ExportFilesRequest, ExportLocationsRequest, Selector};
 use tonic::{Code, Request};
 
 use crate::harness::fault::Engine;
-use crate::harness::{Project, Server, at, eventually, select, text, type_of};
+use crate::harness::{Project, Server, at, eventually, is_batch, select, text, type_of};
 
 const SOON: Duration = Duration::from_millis(1500);
 
+/// What is told of `long.py` is not kept, so that it takes its time again and again.
+const UNKEPT: [&str; 2] = ["--max-kept", "0"];
+
 fn project() -> Project {
-    let long = (0..2000).map(|number| format!("name{number} = [{number}, 'text']\n")).collect::<String>();
+    let names = if is_batch() { 8000 } else { 2000 };
+    let long = (0..names).map(|number| format!("name{number} = [{number}, 'text']\n")).collect::<String>();
     Project::new(&[("long.py", &long), ("short.py", "short = [1]\n")])
 }
 
@@ -68,7 +72,7 @@ async fn a_deadline_spans_the_engines_start() {
 #[tokio::test]
 async fn a_deadline_ends_a_call_that_is_under_way() {
     let project = project();
-    let engine = Engine::new("exports.asked = (message, wire) => wire.isHover(message, 'long.py');");
+    let engine = Engine::new("exports.asked = (message, wire) => wire.isAsked(message, 'long.py');");
     let root = project.root();
     let server = Server::start_with(&[&root], &["--engine-dir", engine.dir()]);
     server.file(&root, at("short.py", &[(0, 0)])).await.unwrap();
@@ -82,7 +86,7 @@ async fn a_deadline_ends_a_call_that_is_under_way() {
 async fn a_deadline_ends_a_stream_and_its_work() {
     let project = project();
     let root = project.root();
-    let server = Server::start(&[&root]);
+    let server = Server::start_with(&[&root], &UNKEPT);
     server.file(&root, at("short.py", &[(0, 0)])).await.unwrap();
     let mut stream = server.export().await.export_files(many(&root, Some(SOON))).await.unwrap().into_inner();
     let status = loop {
@@ -100,7 +104,7 @@ async fn a_deadline_ends_a_stream_and_its_work() {
 async fn a_caller_who_leaves_leaves_nothing_under_way() {
     let project = project();
     let root = project.root();
-    let server = Server::start(&[&root]);
+    let server = Server::start_with(&[&root], &UNKEPT);
     let mut client = server.export().await;
     for _ in 0..3 {
         let call = client.export_locations(one(&root, "long.py", None));
@@ -133,7 +137,7 @@ async fn a_cancellation_reaches_the_engine_and_holds_its_permit_until_answered()
         "const fs = require('fs');
         const held = [];
         exports.asked = (message, wire) => {
-            if (wire.isHover(message, 'long.py')) {
+            if (wire.isAsked(message, 'long.py')) {
                 held.push(message.id);
                 return true;
             }
@@ -155,9 +159,11 @@ async fn a_cancellation_reaches_the_engine_and_holds_its_permit_until_answered()
     );
     let root = project.root();
     let server = Server::start_with(&[&root], &["--engine-dir", engine.dir(), "--max-in-flight", "2"]);
-    let mut client = server.export().await;
+    let (mut client, mut other) = (server.export().await, server.export().await);
     tokio::select! {
         _ = client.export_locations(one(&root, "long.py", None)) => panic!("nobody answered"),
+        // Of whole files, each call has one request under way.
+        _ = other.export_locations(one(&root, "long.py", None)) => panic!("nobody answered"),
         _ = server.listed_like(&root, |project| project.in_flight == 2) => {}
     }
     let count = |kind: &'static str| {

@@ -14,8 +14,22 @@ use crate::harness::{Server, engine_cache, package, text};
 const NAMES_FOR_A_DIFFERENCE: usize = 3000;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hovers_are_those_of_a_plain_client() {
-    let root = package("rich");
+async fn hovers_in_rich_are_those_of_a_plain_client() {
+    hovers_are_those_of_a_plain_client("rich", 30_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hovers_in_flask_are_those_of_a_plain_client() {
+    hovers_are_those_of_a_plain_client("flask", 10_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hovers_in_werkzeug_are_those_of_a_plain_client() {
+    hovers_are_those_of_a_plain_client("werkzeug", 25_000).await;
+}
+
+async fn hovers_are_those_of_a_plain_client(name: &str, names: usize) {
+    let root = package(name);
     let server = Server::start(&[&root]);
     let request = ExportFilesRequest {
         project_root: text(&root),
@@ -39,7 +53,7 @@ async fn hovers_are_those_of_a_plain_client() {
         }
     }
     drop(server);
-    assert!(places.len() > 30_000, "rich has more names than {}", places.len());
+    assert!(places.len() > names, "{name} has more names than {}", places.len());
 
     let engine = install::ensure(&engine_cache()).unwrap();
     let mut client = PlainClient::start(&engine, &root, Path::new(env!("CARGO_BIN_EXE_pyrightd"))).await.unwrap();

@@ -20,7 +20,7 @@ fn project() -> Project {
 /// Answers for `slow.py` only once the test says so by a file.
 const SLOW: &str = "const fs = require('fs');
     exports.asked = (message, wire) => {
-        if (!wire.isHover(message, 'slow.py')) return false;
+        if (!wire.isAsked(message, 'slow.py')) return false;
         const poll = setInterval(() => {
             if (!fs.existsSync(__dirname + '/answer')) return;
             clearInterval(poll);
@@ -260,7 +260,7 @@ async fn a_flag_wins_over_the_environment_and_that_over_the_file() {
         command.args(flag.map(|value| ["--max-in-flight", value]).into_iter().flatten());
         let server = Server::from_command(command);
         project.write("slow.py", "a = b = c = d = e = f = 1\n");
-        let calls = ["slow.py"; 2].map(|path| server.file(&root, select(path, Selector::Names)));
+        let calls = ["slow.py"; 6].map(|path| server.file(&root, select(path, Selector::Names)));
         tokio::select! {
             _ = futures_util::future::join_all(calls) => panic!("nobody answered"),
             _ = server.listed_like(&root, |project| project.in_flight == expected && project.waiting > 0) => {}

@@ -18,6 +18,8 @@ mod harness;
 mod inputs;
 mod layers;
 mod lifecycle;
+mod modes;
 mod projects;
+mod sameness;
 mod sharing;
 mod texts;

@@ -38,9 +38,11 @@ const wire = {
     /** The file that tells a busy engine of a request's cancellation. */
     cancellationFile: (id) =>
         path.join(require('os').tmpdir(), 'python-languageserver-cancellation', 'pyrightd', `cancellation-${id}.tmp`),
-    /** Whether a request is a hover over this file. */
-    isHover: (message, file) =>
-        message.method === 'textDocument/hover' && message.params.textDocument.uri.endsWith(`/${file}`),
+    /** Whether a request asks about names, in whatever mode. */
+    isQuestion: ({ method }) => method === 'textDocument/hover' || method === 'pyrightd/export',
+    /** Whether a request asks about names of this file. */
+    isAsked: (message, file) =>
+        wire.isQuestion(message) && (message.params.textDocument ?? message.params).uri.endsWith(`/${file}`),
     /** The method of the request that is answered. */
     methodOf: (id) => methods.get(id),
 };

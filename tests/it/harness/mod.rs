@@ -18,6 +18,12 @@ use pyrightd::proto::{
 use tonic::Status;
 use tonic::transport::Channel;
 
+/// Whether servers answer whole files in one call; `PYRIGHTD_ENGINE_MODE=hover` has all tests run without.
+pub fn is_batch() -> bool {
+    #[expect(clippy::disallowed_methods, reason = "servers take it from the environment too")]
+    std::env::var_os("PYRIGHTD_ENGINE_MODE").is_none_or(|mode| mode != "hover")
+}
+
 /// Longer than anything here takes; what is waited for is a condition, and this only ends a wait that failed.
 pub const LONG: Duration = Duration::from_secs(120);
 
