@@ -35,7 +35,7 @@ let active;
 function install() {
     for (const name of ['HoverProvider', 'DefinitionProvider', 'convertHoverResults', 'ParseTreeWalker']) whenExported(name);
     for (const name of ['convertOffsetToPosition', 'convertPositionToOffset', 'addDocumentationResultsPart']) whenExported(name);
-    whenExported('OverloadedType');
+    for (const name of ['OverloadedType', 'getStringAnnotation', 'getParserStringAnnotation']) whenExported(name);
     whenExported('findNodeByOffset', (exports) => {
         const find = exports.findNodeByOffset;
         replace(exports, 'findNodeByOffset', (/** @type {any[]} */ ...args) => known ?? find(...args));
@@ -147,7 +147,7 @@ class Answers {
         for (const [line, character] of positions) {
             const offset = convertPositionToOffset({ line, character }, this.#lines);
             if (offset === undefined) continue;
-            const node = findNodeByOffset(this.parsed.parserOutput.parseTree, offset);
+            const node = findNodeByOffset(this.parsed.parserOutput.parseTree, offset, this.#infoReader);
             if (node?.nodeType === NAME || node?.nodeType === STRING) nodes.add(node);
         }
         return [...nodes];
@@ -155,6 +155,12 @@ class Answers {
 
     /** Tells what is to be told of a node, but for documentation and definitions. @param {any} node */
     tell(node) {
+        this.#tellOne(node);
+        if (node.nodeType === STRING) this.#namesWithin(node).forEach((name) => this.#tellOne(name));
+    }
+
+    /** @param {any} node */
+    #tellOne(node) {
         this.deferred = [];
         let results;
         try {
@@ -171,6 +177,29 @@ class Answers {
         this.#answers.push(answer);
         const { documentation, definitions } = this.details;
         if (documentation || definitions) this.#unfinished.push({ node, answer, results, deferred: this.deferred });
+    }
+
+    /**
+     * The names in a string that is an annotation only by what it is given to, as in `cast("Name", value)`. That shows
+     * once it was evaluated, as it is for the hover of the string.
+     * @param {any} string @returns {any[]}
+     */
+    #namesWithin({ parent: list }) {
+        const annotation = exportsWith('getStringAnnotation').getStringAnnotation(list, this.#infoReader);
+        // What is one by the grammar is part of the tree.
+        if (!annotation || annotation === exportsWith('getParserStringAnnotation').getParserStringAnnotation(list)) return [];
+        /** @type {any[]} */
+        const names = [];
+        const { ParseTreeWalker } = exportsWith('ParseTreeWalker');
+        const walker = new ParseTreeWalker(this.#infoReader);
+        walker.visitName = (/** @type {any} */ node) => names.push(node) > 0;
+        walker.walk(annotation);
+        return names.sort((one, other) => one.start - other.start);
+    }
+
+    /** What tells of the tree's nodes what was found out since it was parsed. */
+    get #infoReader() {
+        return exportsWith('getStringAnnotation').getInfoReader(this.layers.program);
     }
 
     /** Adds documentation and definitions to an answer, once all are told; false once there is none left. */

@@ -265,7 +265,7 @@ class Layers {
                 this.file = file;
                 this.suite = suite;
             }
-            /** @param {number} id @returns {any} */
+            /** @override @param {number} id @returns {any} */
             get(id) {
                 return own(this, id) ?? layers.#ofStandard(id) ?? layers.#ofFunction(id, this.file, this.suite);
             }
@@ -369,7 +369,7 @@ const FUNCTION_TYPE = 4, OVERLOADED_TYPE = 5, CLASS_TYPE = 6, UNION_TYPE = 8;
 /** How deep type arguments are looked through. */
 const MAX_ARGUMENTS = 8;
 
-/** Whether a type holds no function, on whose type others would leave what they infer. @param {any} type */
+/** Whether a type holds no function, on whose type others would leave what they infer. @param {any} type @returns {boolean} */
 function isShareable(type, depth = 0) {
     if (!type || depth > MAX_ARGUMENTS) return false;
     if (type.category === FUNCTION_TYPE || type.category === OVERLOADED_TYPE) return false;
