@@ -9,7 +9,7 @@ use pyrightd::proto::export_service_client::ExportServiceClient;
 use pyrightd::proto::{ExportFilesRequest, ExportLocationsRequest, FileExport, FileLocations, ProjectState, Selector};
 use tonic::transport::Channel;
 
-use crate::harness::{Project, Server, at, is_batch, select, text, type_of};
+use crate::harness::{Project, Server, at, select, text, type_of};
 
 /// A project, its server, and one connection.
 struct Fixture {
@@ -20,8 +20,13 @@ struct Fixture {
 
 impl Fixture {
     async fn new(files: &[(&str, &str)]) -> Self {
+        Self::with(files, &[]).await
+    }
+
+    /// With flags for its server.
+    async fn with(files: &[(&str, &str)], flags: &[&str]) -> Self {
         let project = Project::new(files);
-        let server = Server::start(&[&project.root()]);
+        let server = Server::start_with(&[&project.root()], flags);
         let client = server.export().await;
         Self { project, server, client }
     }
@@ -302,7 +307,7 @@ async fn a_project_folder_that_is_replaced_by_another_is_seen() {
 /// Ends with the name `last`.
 fn long_file(kind: &str) -> String {
     let mut text = format!("def make() -> {kind}: ...\nseen = make()\n");
-    for number in 0..if is_batch() { 2000 } else { 1500 } {
+    for number in 0..1500 {
         text += &format!("name{number} = (make(), seen)\n");
     }
     text + "last = (make(), seen)\n"
@@ -310,8 +315,9 @@ fn long_file(kind: &str) -> String {
 
 #[tokio::test]
 async fn who_asks_after_an_edit_is_not_answered_from_the_text_of_who_asked_before() {
-    let fixture =
-        Fixture::new(&[("long.py", &long_file("int")), ("main.py", "from long import make\nseen = make()\n")]).await;
+    let files = [("long.py", &*long_file("int")), ("main.py", "from long import make\nseen = make()\n")];
+    // Nothing is kept, so that the long file takes its time again and again.
+    let fixture = Fixture::with(&files, &["--max-kept", "0"]).await;
     fixture.assert_seen("int", "the start").await;
     for kind in ["str", "bytes", "float"] {
         let long = fixture.export(select("long.py", Selector::Names));
@@ -319,7 +325,7 @@ async fn who_asks_after_an_edit_is_not_answered_from_the_text_of_who_asked_befor
             let root = fixture.project.root();
             fixture.server.listed_like(&root, |project| project.in_flight > 0).await;
             fixture.project.write("long.py", long_file(kind));
-            for round in 0..3 {
+            for round in 0..2 {
                 let file = fixture.export(at("long.py", &[(1, 0)])).await;
                 assert_eq!(type_of(&file, "seen"), kind, "round {round}");
                 fixture.assert_seen(kind, "its import was edited").await;
