@@ -55,13 +55,13 @@ impl Service {
         let stderr = child.stderr.take().context("the service has no standard error")?;
         let mut service = Self { child, address: String::new(), log: TaskTracker::new() };
         let mut lines = BufReader::new(stderr).lines();
-        while service.address.is_empty() {
+        service.address = loop {
             let line = lines.next_line().await?.context("the service ended before it listened")?;
-            service.address = address(&line).unwrap_or_else(|| {
-                echo(&line);
-                String::new()
-            });
-        }
+            match address(&line) {
+                Some(address) => break address,
+                None => echo(&line),
+            }
+        };
         // Read to its end, since a pipe that is full would stop the service.
         service.log.spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
