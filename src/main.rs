@@ -1,10 +1,11 @@
 //! The program: reads the command line, and hands over to the library.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum as _};
 use pyrightd::app::{self, App};
 use pyrightd::cli;
 use pyrightd::cli::bench::BenchArguments;
@@ -43,7 +44,7 @@ enum Command {
         #[command(flatten)]
         settings: Settings,
     },
-    /// Measure hovers one at a time, many in flight, and this service, on a project of yours
+    /// Measure this service against plain hovers and Pyright's own check, on projects of yours
     Bench {
         #[command(flatten)]
         arguments: BenchArguments,
@@ -111,15 +112,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Export { arguments, settings } => runtime.block_on(export(arguments, settings)),
         Command::Doctor { settings } => runtime.block_on(doctor(settings)),
-        Command::Bench { arguments, settings } => {
-            let config = settings.resolve_quietly()?;
-            let engine = app::engine(&config)?;
-            let root = existing(&arguments.path)?;
-            runtime.block_on(with_server(config, &[&root], async |channel| {
-                cli::bench::run(channel, &engine, &arguments, &root, &mut std::io::stdout().lock()).await
-            }))?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Bench { arguments, settings } => runtime.block_on(bench(arguments, settings)),
     }
 }
 
@@ -163,6 +156,35 @@ async fn doctor(settings: Settings) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(if report.faults() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn bench(arguments: BenchArguments, settings: Settings) -> anyhow::Result<ExitCode> {
+    let config = settings.resolve_quietly()?;
+    telemetry::start(config.log_format, &config.log)?;
+    let engine = app::engine(&config)?;
+    let roots = arguments.paths.iter().map(|path| existing(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut output = std::io::stdout().lock();
+    tokio::select! {
+        measured = cli::bench::run(&engine, engine_flags(&config), &arguments, &roots, &mut output) => measured?,
+        () = app::stop_signal()? => anyhow::bail!("interrupted"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The flags by which another process finds and runs engines as these settings say.
+fn engine_flags(config: &Config) -> Vec<OsString> {
+    let mode = config.engine_mode.to_possible_value().map(|mode| mode.get_name().into());
+    let flags: [(&str, Option<OsString>); 8] = [
+        ("--engine-dir", config.engine_dir.as_ref().map(Into::into)),
+        ("--cache-dir", config.cache_dir.as_ref().map(Into::into)),
+        ("--engine-heap-mib", config.engine_heap_mib.map(|heap| heap.to_string().into())),
+        ("--engine-mode", mode),
+        ("--max-kept", Some(config.max_kept.to_string().into())),
+        ("--max-in-flight", Some(config.max_in_flight.to_string().into())),
+        ("--start-timeout", Some(format!("{}ms", config.start_timeout.as_millis()).into())),
+        ("--stall-timeout", Some(format!("{}ms", config.stall_timeout.as_millis()).into())),
+    ];
+    flags.into_iter().filter_map(|(flag, value)| Some([flag.into(), value?])).flatten().collect()
 }
 
 /// Runs some work against a server in this process, which allows these roots, and ends both.

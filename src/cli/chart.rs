@@ -1,4 +1,4 @@
-//! Draws a benchmark's table as SVG: for each row a bar for each column, on a logarithmic axis.
+//! Draws a benchmark's figures as SVG: for each project a bar for each way, on a logarithmic axis.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ const WIDTH: f64 = 760.0;
 const LEFT: f64 = 90.0;
 const BAR: f64 = 16.0;
 const GAP: f64 = 18.0;
-const COLOURS: [&str; 3] = ["#9aa5b1", "#5b8def", "#2fa36b"];
+const COLOURS: [&str; 6] = ["#c3cad2", "#9aa5b1", "#5b8def", "#8fd0ae", "#2fa36b", "#1d6b46"];
 
 /// One group of bars: a label, and a value for each series.
 pub type Group = (String, Vec<f64>);

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures_util::StreamExt as _;
-use lsp_types::notification::{DidOpenTextDocument, Initialized, LogMessage, Notification as _};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use lsp_types::notification::{DidCloseTextDocument, DidOpenTextDocument, Initialized, LogMessage, Notification as _};
 use lsp_types::request::{HoverRequest, Initialize, Request as _, WorkspaceConfiguration};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -76,10 +76,19 @@ impl PlainClient {
     ///
     /// # Errors
     /// Where it can't be read, or the process has ended.
-    pub async fn open(&mut self, path: &Path) -> anyhow::Result<()> {
+    pub async fn open(&self, path: &Path) -> anyhow::Result<()> {
         let text = std::fs::read_to_string(path)?;
         let document = json!({ "uri": uri(path), "languageId": "python", "version": 1, "text": text });
-        Ok(self.multiplexer.notify(DidOpenTextDocument::METHOD, &json!({ "textDocument": document })).await?)
+        Ok(self.multiplexer.clone().notify(DidOpenTextDocument::METHOD, &json!({ "textDocument": document })).await?)
+    }
+
+    /// Closes a file, as an editor does.
+    ///
+    /// # Errors
+    /// Where the process has ended.
+    pub async fn close(&self, path: &Path) -> anyhow::Result<()> {
+        let document = json!({ "textDocument": { "uri": uri(path) } });
+        Ok(self.multiplexer.clone().notify(DidCloseTextDocument::METHOD, &document).await?)
     }
 
     /// The hover's Markdown at each place, in the order asked, with at most `in_flight` requests under way.
@@ -93,11 +102,7 @@ impl PlainClient {
     ) -> anyhow::Result<Vec<Option<String>>> {
         let mut answers = vec![None; places.len()];
         let mut asked = futures_util::stream::iter(places.iter().enumerate())
-            .map(|(index, (path, position))| async move {
-                let parameters = position_parameters(&uri(path), *position);
-                let hover: Value = codec::read(&self.call(HoverRequest::METHOD, &parameters).await?)?;
-                anyhow::Ok((index, hover["contents"]["value"].as_str().map(str::to_owned)))
-            })
+            .map(|(index, (path, position))| async move { anyhow::Ok((index, self.hover(path, *position).await?)) })
             .buffer_unordered(in_flight.max(1));
         while let Some(answer) = asked.next().await {
             let (index, hover) = answer?;
@@ -106,9 +111,47 @@ impl PlainClient {
         Ok(answers)
     }
 
+    /// Hovers at the places of each file, which is open meanwhile, and counts the hovers that say something.
+    ///
+    /// At most `in_flight` requests are under way, and as many as that from one file on to the next.
+    ///
+    /// # Errors
+    /// Where a file can't be read, or the process has ended.
+    pub async fn count_hovers(&self, files: &[(&Path, &[Position])], in_flight: usize) -> anyhow::Result<u64> {
+        let mut left: Vec<usize> = files.iter().map(|(_, places)| places.len()).collect();
+        let places = files.iter().enumerate().flat_map(|(file, (path, places))| {
+            places.iter().enumerate().map(move |(index, place)| (file, *path, index == 0, *place))
+        });
+        let mut asked = std::pin::pin!(
+            futures_util::stream::iter(places)
+                .then(|(file, path, is_first, place)| async move {
+                    if is_first {
+                        self.open(path).await?;
+                    }
+                    anyhow::Ok(async move { anyhow::Ok((file, self.hover(path, place).await?)) })
+                })
+                .try_buffer_unordered(in_flight.max(1))
+        );
+        let mut told = 0;
+        while let Some((file, hover)) = asked.try_next().await? {
+            told += u64::from(hover.is_some());
+            left[file] -= 1;
+            if left[file] == 0 {
+                self.close(files[file].0).await?;
+            }
+        }
+        Ok(told)
+    }
+
     /// Ends the process.
     pub async fn stop(self) {
         self.process.kill().await;
+    }
+
+    async fn hover(&self, path: &Path, place: Position) -> anyhow::Result<Option<String>> {
+        let parameters = position_parameters(&uri(path), place);
+        let hover: Value = codec::read(&self.call(HoverRequest::METHOD, &parameters).await?)?;
+        Ok(hover["contents"]["value"].as_str().map(str::to_owned))
     }
 
     async fn call(&self, method: &'static str, parameters: &Value) -> anyhow::Result<Box<RawValue>> {

@@ -119,26 +119,55 @@ fn doctor_finds_what_is_wrong() {
 }
 
 #[test]
-fn bench_measures_both_sides_and_writes_its_figures() {
-    let project = project();
-    let (json, svg) = (project.root().join("figures.json"), project.root().join("figures.svg"));
-    let table = printed(&pyrightd(&[
+fn bench_measures_all_ways_in_each_project_and_writes_its_figures() {
+    let (large, small) = (project(), Project::new(&[("one.py", "number = 1\nprint(number)\n")]));
+    let (json, svg) = (small.root().join("figures.json"), small.root().join("figures.svg"));
+    let told = printed(&pyrightd(&[
         "bench",
-        &text(&project.root()),
-        "--counts",
-        "3,all",
+        &text(&large.root()),
+        &text(&small.root()),
+        "--in-flight",
+        "7",
         "--json",
         &text(&json),
         "--svg",
         &text(&svg),
     ]));
-    assert!(table.contains("| locations | hover, one at a time | hover, 10 in flight | pyrightd |"), "{table}");
+    let ways = [
+        "hovers, one at a time",
+        "hovers, 7 in flight",
+        "pyright's check",
+        "pyrightd, shared",
+        "pyrightd, isolated",
+        "pyrightd, isolated, with documentation",
+    ];
+    for way in ways {
+        assert_eq!(told.matches(&format!("\n| {way} | ")).count(), 2, "{way}: {told}");
+    }
+    assert!(told.contains("medians of 1 round\n") && told.contains("same blank standard library"), "{told}");
+
     let read = |path: &Path| std::fs::read_to_string(path).unwrap();
     let figures: serde_json::Value = serde_json::from_str(&read(&json)).unwrap();
-    assert_eq!(figures["rows"][0]["locations"], 3);
-    assert_eq!(figures["rows"][1]["locations"], figures["locations"]);
-    for row in figures["rows"].as_array().unwrap() {
-        assert!(["one_at_a_time", "in_flight", "service"].iter().all(|way| row[way].as_f64().unwrap() > 0.0), "{row}");
+    let list = |value: &serde_json::Value| value.as_array().unwrap().clone();
+    let counts = |project: &serde_json::Value| (project["files"].as_u64().unwrap(), project["names"].as_u64().unwrap());
+    let projects = list(&figures["projects"]);
+    assert_eq!(projects.iter().map(counts).collect::<Vec<_>>(), [(1, 3), (2, 14)], "what is excluded is not asked for");
+    for project in &projects {
+        for (way, name) in list(&project["ways"]).iter().zip(ways) {
+            assert!(way["way"] == name && way["whole_seconds"].as_f64().unwrap() > 0.0, "{way}");
+            let checks = name == "pyright's check";
+            assert!(checks || way["told"] == project["names"], "{way}");
+            assert!(checks || way["ready_seconds"].as_f64() < way["whole_seconds"].as_f64(), "{way}");
+            let serves = name.starts_with("pyrightd");
+            assert_eq!(way["peak_resident_bytes"].as_u64().is_some_and(|bytes| bytes > 1 << 20), serves, "{way}");
+        }
+        assert_eq!(list(&project["ratios"]).len(), 7);
+    }
+    let calls = list(&figures["calls"]);
+    assert_eq!(calls.len(), 5);
+    for call in calls {
+        assert!(call["calls"].as_u64().unwrap() > 0 && call["p50"].as_f64() <= call["p99"].as_f64(), "{call}");
+        assert!(told.contains(call["call"].as_str().unwrap()), "{call}");
     }
     assert!(read(&svg).starts_with("<svg ") && read(&svg).ends_with("</svg>\n"));
 }
