@@ -55,6 +55,8 @@ const MAX_FOLDERS: usize = 1000;
 const DROPPED: [i64; 3] = [-32800, -32801, -32802];
 /// A document that is never on disk; dotted, so that no import can name it.
 const PROBE: &str = ".pyrightd-probe.py";
+/// So that a release that is asked by hovers is logged once, not for each project.
+static TOLD_OF_HOVERS: Once = Once::new();
 /// How often the engine is told of a file of which it holds other bytes than the disk.
 const MAX_REMINDERS: u32 = 2;
 
@@ -313,8 +315,7 @@ impl Session {
                 "whole files can't be answered in one call, as --engine-mode=batch wants it: {reason}"
             )));
         }
-        static TOLD: Once = Once::new();
-        TOLD.call_once(|| {
+        TOLD_OF_HOVERS.call_once(|| {
             tracing::warn!(%reason, "this release of Pyright is asked by one hover for each location, which is slower");
         });
         Ok(false)
