@@ -7,8 +7,8 @@
 // - The standard library's stubs are evaluated by one evaluator of their own. All in them is declared, and each
 //   declaration is asked for from the outside, in the midst of nothing, so that it does not matter who asks or when.
 // - What a function without a return annotation returns is inferred by an evaluator of its own for that function, and
-//   kept for all who call it from other files. Where functions call each other in a circle, what was inferred while
-//   another of the circle was under way is kept only as long as that one is: it depends on it.
+//   kept for all who call it from other files. Nothing is kept of functions that call each other in a circle: what one
+//   of them returns depends on which of them was asked first. Their callers infer them, each for itself.
 'use strict';
 const { whenExported, exportsWith } = require('./bundle.cjs');
 
@@ -19,8 +19,6 @@ const CLASS = 10, FUNCTION = 31, NAME = 38;
  * Functions that are inferred within each other before the innermost is inferred first. Deeper, the stack would end.
  */
 const MAX_DEPTH = 24;
-/** How often one question begins anew for that. A circle of more than `MAX_DEPTH` functions would never end. */
-const MAX_RESTARTS = 64;
 
 const PlainMap = globalThis.Map;
 /** @type {(map: Map<any, any>, key: any) => any} */
@@ -127,10 +125,19 @@ class Layers {
     #isAsking = false;
     /** What functions return, by their suites' ids; null where that can't be kept. @type {Map<number, Entry | null>} */
     #returns = new PlainMap();
-    /** The same, as long as the function at `low` in the stack is under way. @type {Map<number, { entry: Entry | null, low: number }>} */
+    /**
+     * Functions that were inferred, and are of a circle with one that is still under way: the lowest such in the stack.
+     * @type {Map<number, number>}
+     */
     #provisional = new PlainMap();
-    /** Functions that are being inferred; `low` is the lowest whose result each has seen missing. @type {{ suite: number, low: number }[]} */
+    /**
+     * Functions that are under way, each called by the one before; `low` is the lowest that each has been found to call,
+     * directly or through others. A circle is known whole once the lowest of it is done.
+     * @type {{ suite: number, low: number }[]}
+     */
     #stack = [];
+    /** Those below it in the stack were abandoned, to be begun anew once the one there is inferred. */
+    #base = 0;
     /** @type {any} */
     #documentation;
 
@@ -305,20 +312,26 @@ class Layers {
         const found = Layers.nodes.inferred.get(id);
         if (found === undefined || found.file === file) return undefined;
         if (this.#stack.length > 0) return this.#infer(id, found) ?? undefined;
-        for (let restarts = 0, first = id; ; restarts++) {
-            try {
-                const node = Layers.nodes.inferred.get(first);
-                const entry = node && this.#infer(first, node);
-                if (first === id) return entry ?? undefined;
-                first = id;
-            } catch (error) {
-                this.#stack = [];
-                this.#provisional.clear();
-                if (!(error instanceof InferFirst)) throw error;
-                if (restarts === MAX_RESTARTS) return undefined;
-                this.statistics.restarted++;
-                first = error.suite;
+        const begun = [{ suite: id, base: 0 }];
+        try {
+            for (let next = begun.at(-1); ; next = begun.at(-1)) {
+                if (next === undefined) return this.#returns.get(id) ?? undefined;
+                this.#base = next.base;
+                // Those that were abandoned above it are begun anew, and now find more of what they ask for.
+                this.#stack.length = next.base;
+                try {
+                    const node = Layers.nodes.inferred.get(next.suite);
+                    if (node) this.#infer(next.suite, node);
+                    begun.pop();
+                } catch (error) {
+                    if (!(error instanceof InferFirst)) throw error;
+                    this.statistics.restarted++;
+                    begun.push({ suite: error.suite, base: this.#stack.length });
+                }
             }
+        } finally {
+            this.#stack = [];
+            this.#provisional.clear();
         }
     }
 
@@ -331,35 +344,37 @@ class Layers {
         }
         const stack = this.#stack;
         const depth = stack.length;
-        const caller = stack[depth - 1];
         const underWay = stack.findIndex((other) => other.suite === suite);
-        if (underWay >= 0) {
-            caller.low = Math.min(caller.low, underWay);
+        const lowest = underWay >= 0 ? underWay : this.#provisional.get(suite);
+        if (lowest !== undefined) {
+            const caller = stack[depth - 1];
+            caller.low = Math.min(caller.low, lowest);
             return null;
         }
-        const provisional = this.#provisional.get(suite);
-        if (provisional !== undefined) {
-            caller.low = Math.min(caller.low, provisional.low);
-            return provisional.entry;
-        }
-        if (depth === MAX_DEPTH) throw new InferFirst(suite);
+        if (depth - this.#base === MAX_DEPTH) throw new InferFirst(suite);
         this.statistics.inferred++;
         const self = { suite, low: depth };
         stack.push(self);
         const { evaluator, cache } = this.#layered(undefined, suite);
         const type = evaluator.getTypeOfFunction(node)?.functionType;
         if (type) evaluator.getInferredReturnType(type);
-        const inferred = own(cache, suite);
-        // A function's type keeps what it returns, and that would be what the first who asks it finds.
-        const entry = inferred && !inferred.typeResult.isIncomplete && isShareable(inferred.typeResult.type) ? inferred : null;
         stack.pop();
-        if (self.low >= depth) {
-            this.#returns.set(suite, entry);
-            for (const [id, { low }] of this.#provisional) if (low >= depth) this.#provisional.delete(id);
-        } else {
-            this.#provisional.set(suite, { entry, low: self.low });
+        const circle = [...this.#provisional].filter(([, low]) => low >= depth).map(([other]) => other);
+        if (self.low < depth) {
+            for (const member of [suite, ...circle]) this.#provisional.set(member, self.low);
+            const caller = stack[depth - 1];
             caller.low = Math.min(caller.low, self.low);
+            return null;
         }
+        for (const member of circle) {
+            this.#provisional.delete(member);
+            this.#returns.set(member, null);
+        }
+        const inferred = own(cache, suite);
+        const isKept = circle.length === 0 && inferred && !inferred.typeResult.isIncomplete;
+        // A function's type keeps what it returns, and that would be what the first who asks it finds.
+        const entry = isKept && isShareable(inferred.typeResult.type) ? inferred : null;
+        this.#returns.set(suite, entry);
         return entry;
     }
 }
