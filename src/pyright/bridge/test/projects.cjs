@@ -427,4 +427,4 @@ function shuffled(items, seed) {
     return items.map((item) => ({ item, key: chance() })).sort((one, other) => one.key - other.key).map(({ item }) => item);
 }
 
-module.exports = { PLAIN, DEEP, CIRCLES, circle, random, shuffled };
+module.exports = { PLAIN, DEEP, CHAIN, CIRCLES, circle, random, shuffled };
