@@ -1,0 +1,5 @@
+// A release that has no `convertHoverResults`.
+'use strict';
+require('./release.cjs').change((exports) => {
+    if (exports.convertHoverResults) delete exports.convertHoverResults;
+});
