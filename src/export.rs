@@ -213,6 +213,10 @@ impl Exporter {
     ) -> Progress {
         let mut progress = Progress { files_total: requests.len(), ..Progress::default() };
         let mut told = Instant::now();
+        // By hovers, one file's fill the call's share of the engine.
+        let batch = lease.session().await.is_ok_and(|session| session.is_batch());
+        let under_way = if batch { UNDER_WAY.min(options.window).max(1) } else { 1 };
+        let options = Options { window: options.window / under_way, ..options };
         let mut answers = std::pin::pin!(
             futures_util::stream::iter(requests)
                 .map(|(path, request)| async {
@@ -235,7 +239,7 @@ impl Exporter {
                     let locations = loaded.as_ref().map_or(0, |loaded| loaded.targets.len());
                     (path, locations, answer(lease, root, request, loaded, options, Instant::now()).await)
                 })
-                .buffered(UNDER_WAY.min(options.window))
+                .buffered(under_way)
         );
         while let Some((path, locations, result)) = answers.next().await {
             progress.locations_total += locations;

@@ -534,6 +534,10 @@ impl Session {
             () = self.condemned.cancelled() => return Err(SessionError::Disconnected),
             view = self.hold_view(alone || *overlay) => view,
         };
+        // It died of who held the view before; that death is not this file's.
+        if !self.is_usable() {
+            return Err(SessionError::Disconnected);
+        }
         if !overlay && !is_on_disk(document).await {
             return Err(SessionError::Outdated);
         }
@@ -606,6 +610,9 @@ impl Session {
                 () = self.condemned.cancelled() => return Err(SessionError::Disconnected),
                 view = self.hold_view(alone) => view,
             };
+            if !self.is_usable() {
+                return Err(SessionError::Disconnected);
+            }
             // Others ask about the file itself, or what imports it, as it is on disk. The view is held: if the file
             // changes from here on, who asks about the new bytes waits for this turn to end.
             if !document.overlay && !is_on_disk(document).await {
