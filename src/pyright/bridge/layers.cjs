@@ -33,8 +33,6 @@ class Nodes {
     standard = new PlainMap();
     /** Functions without a return annotation, by the id of their suite. @type {Map<number, Inferred>} */
     inferred = new PlainMap();
-    /** A stub of the standard library imports something else, such as a project's module of the same name. */
-    isStandardShadowed = false;
     /** What was added for each file. @type {Map<any, { tree: any, standard: number[], inferred: number[] }>} */
     #files = new PlainMap();
 
@@ -48,8 +46,9 @@ class Nodes {
         const key = file.getUri().key;
         const { ParseTreeWalker } = exportsWith('ParseTreeWalker');
         if (key.includes(STANDARD_STUBS)) {
-            this.isStandardShadowed ||= importsOther(file);
-            new (class extends ParseTreeWalker {
+            // What a stub takes from elsewhere may be inferred. Only that stub does without the layer then: some answers
+            // show whether there is one, so that it must not depend on which stubs were read before.
+            if (!importsOther(file)) new (class extends ParseTreeWalker {
                 visitNode(/** @type {any} */ node) {
                     if (node.nodeType === CLASS || node.nodeType === FUNCTION || node.nodeType === NAME) {
                         standard.set(node.id, node);
@@ -88,7 +87,11 @@ class Nodes {
     }
 }
 
-/** Whether a stub of the standard library imports what is none of it. @param {any} file a `SourceFile` */
+/**
+ * Whether a stub of the standard library imports what is none of it. Its own modules come first; what is left are those
+ * that typeshed has for other Pythons alone, such as `_compression`, which `bz2` and `gzip` import.
+ * @param {any} file a `SourceFile`
+ */
 function importsOther(file) {
     const isOther = (/** @type {any} */ uri) => uri && !uri.isEmpty() && !uri.key.includes(STANDARD_STUBS);
     return file.getImports().some((/** @type {any} */ found) => found.isImportFound && found.resolvedUris.some(isOther));
@@ -285,7 +288,7 @@ class Layers {
         if (entry !== undefined) return entry.typeResult.isIncomplete ? undefined : entry;
         if (this.#isAsking || this.#asked.has(id)) return undefined;
         const node = Layers.nodes.standard.get(id);
-        if (node === undefined || Layers.nodes.isStandardShadowed) return undefined;
+        if (node === undefined) return undefined;
         this.#asked.add(id);
         this.#isAsking = true;
         this.statistics.standard++;

@@ -342,6 +342,33 @@ class Tree:
 };
 
 /**
+ * A module whose stub imports one that typeshed has for older Pythons alone, and an answer in which it shows whether the
+ * standard library's stubs have a layer.
+ * @type {Record<string, string>}
+ */
+const BEYOND = {
+    'beyond.py': 'import bz2, gzip\nopened = bz2.BZ2File("x"), gzip.open("x")\n',
+    'tree.py': `
+def tree(n, seed):
+    if n == 1:
+        edges, count = [], 1
+        return edges, count
+    if n == 2:
+        edges, count = [(0, 1)], 2
+        return edges, count
+    j, d = seed(n)
+    t1, t1_count = tree(n - j * d, seed)
+    t2, t2_count = tree(d, seed)
+    t12 = [(0, t2_count * i + t1_count) for i in range(j)]
+    t1.extend(t12)
+    for _ in range(j):
+        t1.extend((n1 + t1_count, n2 + t1_count) for n1, n2 in t2)
+        t1_count += t2_count
+    return t1, t1_count
+`,
+};
+
+/**
  * Functions that call each other through all of several files, and the last calls the first.
  * @param {number} length @returns {Record<string, string>}
  */
@@ -427,4 +454,4 @@ function shuffled(items, seed) {
     return items.map((item) => ({ item, key: chance() })).sort((one, other) => one.key - other.key).map(({ item }) => item);
 }
 
-module.exports = { PLAIN, DEEP, CHAIN, CIRCLES, circle, random, shuffled };
+module.exports = { PLAIN, DEEP, BEYOND, CHAIN, CIRCLES, circle, random, shuffled };

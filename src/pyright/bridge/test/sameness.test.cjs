@@ -2,7 +2,7 @@
 const assert = require('node:assert/strict');
 const { test } = require('node:test');
 const { Project } = require('./project.cjs');
-const { CIRCLES, DEEP, PLAIN, circle, random, shuffled } = require('./projects.cjs');
+const { BEYOND, CIRCLES, DEEP, PLAIN, circle, random, shuffled } = require('./projects.cjs');
 const { Server } = require('./server.cjs');
 
 const EVERYTHING = { documentation: true, definitions: true };
@@ -48,6 +48,7 @@ function assertEqual(file, result, expected) {
 const projects = {
     'functions that call each other across files': PLAIN,
     'a chain that is deeper than the layers go at once': DEEP,
+    'stubs that import what is no stub': BEYOND,
     'circles': CIRCLES,
     'a circle that is deeper than the layers go at once': circle(30),
     'functions that call each other at random, a few': random(1),
