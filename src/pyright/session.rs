@@ -20,7 +20,7 @@ use lsp_types::request::{GotoDefinition, HoverRequest, Initialize, Request, Shut
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, oneshot, watch};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -121,6 +121,7 @@ pub struct Session {
     roots: Arc<AllowedRoots>,
     multiplexer: Multiplexer,
     requests: ConcurrencyLimit<Multiplexer>,
+    permits: Arc<Semaphore>,
     /// Held shared while files are asked about as they are on disk, and alone while the engine's view changes.
     view: Arc<RwLock<()>>,
     /// How many turns use each open document.
@@ -136,7 +137,6 @@ pub struct Session {
     /// Cancelled when the process is gone, or has to go.
     condemned: CancellationToken,
     waiting: AtomicU32,
-    in_flight: AtomicU32,
     served: AtomicBool,
     lost: AtomicBool,
     /// The process's temporary files.
@@ -210,15 +210,16 @@ impl Session {
         };
         let (ended_sender, ended) = oneshot::channel();
         let multiplexer = Multiplexer::start(stdout, stdin, host, options, &tracker, ended_sender);
+        let permits = Arc::new(Semaphore::new(limits.max_in_flight.min(Semaphore::MAX_PERMITS)));
         let session = Self {
-            requests: ConcurrencyLimit::new(multiplexer.clone(), limits.max_in_flight),
+            requests: ConcurrencyLimit::with_semaphore(multiplexer.clone(), Arc::clone(&permits)),
+            permits,
             identity: identity(root.path()),
             view: Arc::default(),
             open: tokio::sync::Mutex::default(),
             tree: Arc::new(Mutex::new(tree)),
             condemned: CancellationToken::new(),
             waiting: AtomicU32::new(0),
-            in_flight: AtomicU32::new(0),
             served: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             scratch: process.scratch().to_owned(),
@@ -354,7 +355,8 @@ impl Session {
     /// Requests that the engine is at work on.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        let taken = self.limits.max_in_flight.saturating_sub(self.permits.available_permits());
+        u32::try_from(taken).unwrap_or(u32::MAX)
     }
 
     /// Requests that wait for a permit.
@@ -733,7 +735,6 @@ impl Session {
                     ready = requests.ready() => ready.map_err(|_| self.lost())?,
                 };
             }
-            let _in_flight = Count::up(&self.in_flight);
             let call = Call { method, params: parameters.clone(), cancelled: cancelled.clone() };
             match requests.call(call).await {
                 Ok(result) => {
