@@ -41,12 +41,19 @@ pub struct PlainClient {
 impl PlainClient {
     /// Starts a process and returns once it has found the project's files.
     ///
-    /// `interpreter` is this program's own executable, which answers Pyright as a Python interpreter.
+    /// `interpreter` is this program's own executable, which answers Pyright as a Python interpreter. Its standard
+    /// library's sources are those in `standard_library`; blank ones without.
     ///
     /// # Errors
     /// Where it can't be started, or ends before.
-    pub async fn start(engine: &Engine, root: &Path, interpreter: &Path) -> anyhow::Result<Self> {
-        let environment = Environment::discover(root, None, &|_| true);
+    pub async fn start(
+        engine: &Engine,
+        root: &Path,
+        interpreter: &Path,
+        standard_library: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let mut environment = Environment::discover(root, None, &|_| true);
+        environment.standard_library = standard_library.map(Path::to_owned);
         let launch = Launch { engine: engine.clone(), environment, max_heap_mib: None, preload: None };
         let tracker = TaskTracker::new();
         let (process, stdin, stdout) = Process::start(&launch, &tracker)?;

@@ -56,7 +56,7 @@ async fn hovers_are_those_of_a_plain_client(name: &str, names: usize) {
     assert!(places.len() > names, "{name} has more names than {}", places.len());
 
     let engine = install::ensure(&engine_cache()).unwrap();
-    let client = PlainClient::start(&engine, &root, Path::new(env!("CARGO_BIN_EXE_pyrightd"))).await.unwrap();
+    let client = PlainClient::start(&engine, &root, Path::new(env!("CARGO_BIN_EXE_pyrightd")), None).await.unwrap();
     let mut files: Vec<_> = places.iter().map(|(path, _)| path.clone()).collect();
     files.dedup();
     for file in files {

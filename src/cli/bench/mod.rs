@@ -20,7 +20,7 @@ use self::calls::Calls;
 use self::project::Project;
 use self::report::Figures;
 use self::service::Launch;
-use self::ways::{Run, Way};
+use self::ways::{Library, Run, Way};
 use crate::model::Evaluation;
 use crate::pyright::install::Engine;
 
@@ -33,7 +33,10 @@ pub struct BenchArguments {
     /// Requests that the plain client keeps in flight, beside one at a time
     #[arg(long, default_value = "32", value_name = "N")]
     pub in_flight: std::num::NonZeroUsize,
-    /// How often all is measured; the figures are the medians
+    /// The Python whose standard library's sources an editor's Pyright reads; without one there are no such hovers
+    #[arg(long, default_value = "python3", value_name = "PROGRAM")]
+    pub python: PathBuf,
+    /// How often all is measured, but for hovers that read sources, once; the figures are the medians
     #[arg(long, default_value = "1", value_name = "N")]
     pub rounds: std::num::NonZeroUsize,
     /// Also write the figures as JSON
@@ -61,8 +64,9 @@ pub async fn run(
         roots.iter().map(|root| Project::read(root).map(Arc::new)).collect::<anyhow::Result<Vec<_>>>()?;
     projects.sort_by_key(|project| project.files.len());
     let largest = projects.last().context("no project was named")?;
-    let launch = Launch { executable: executable.clone(), flags, roots: roots.to_owned() };
-    let ways = ways(arguments.in_flight.get());
+    let standard_library = standard_library(&arguments.python).await;
+    let ways = ways(arguments.in_flight.get(), standard_library.is_some());
+    let launch = Launch { executable: executable.clone(), flags, roots: roots.to_owned(), standard_library };
 
     let rounds = arguments.rounds.get();
     let mut runs: Vec<Vec<Vec<Run>>> = vec![vec![Vec::new(); ways.len()]; projects.len()];
@@ -72,6 +76,9 @@ pub async fn run(
             // Each round begins with another way, so that none is always first or last.
             for turn in 0..ways.len() {
                 let index = (turn + round) % ways.len();
+                if round > 0 && matches!(ways[index], Way::Hovers { library: Library::Sources, .. }) {
+                    continue;
+                }
                 eprint!("round {} of {rounds}: {}, {} … ", round + 1, project.name, ways[index]);
                 let run = ways[index].run(engine, &executable, &launch, project).await?;
                 eprintln!("{:.1} s", run.whole.as_secs_f64());
@@ -95,14 +102,25 @@ pub async fn run(
 }
 
 /// All ways, in the order in which they are told of.
-fn ways(in_flight: usize) -> Vec<Way> {
+fn ways(in_flight: usize, has_sources: bool) -> Vec<Way> {
+    let libraries = if has_sources { [Library::Sources, Library::Blank].as_slice() } else { &[Library::Blank] };
+    let hovers =
+        libraries.iter().flat_map(|&library| [1, in_flight].map(|in_flight| Way::Hovers { in_flight, library }));
     let service = |evaluation, documentation| Way::Service { evaluation, documentation };
-    vec![
-        Way::Hovers { in_flight: 1 },
-        Way::Hovers { in_flight },
+    let others = [
         Way::Check,
         service(Evaluation::Shared, false),
         service(Evaluation::Isolated, false),
         service(Evaluation::Isolated, true),
-    ]
+    ];
+    hovers.chain(others).collect()
+}
+
+/// The folder of a Python's standard library, by its own word.
+async fn standard_library(python: &Path) -> Option<PathBuf> {
+    #[expect(clippy::disallowed_methods, reason = "whoever measures names the program, and no project is near")]
+    let mut command = tokio::process::Command::new(python);
+    let told = command.args(["-I", "-c", "import os; print(os.path.dirname(os.__file__))"]).output().await.ok()?;
+    let folder = PathBuf::from(String::from_utf8(told.stdout).ok()?.trim());
+    folder.join("os.py").is_file().then_some(folder)
 }

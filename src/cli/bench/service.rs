@@ -28,6 +28,8 @@ pub(super) struct Launch {
     pub(super) flags: Vec<OsString>,
     /// What they allow.
     pub(super) roots: Vec<PathBuf>,
+    /// The sources that a plain client's Pyright finds.
+    pub(super) standard_library: Option<PathBuf>,
 }
 
 /// A running service. Dropped, it is told to end; [`Service::stop`] waits for that too.

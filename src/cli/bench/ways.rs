@@ -19,19 +19,34 @@ use crate::workspace::environment::Environment;
 /// One way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// A plain client's hovers at every identifier, so many under way at once.
-    Hovers { in_flight: usize },
+    /// A plain client's hovers at every identifier, so many under way at once, by a Pyright that finds the standard
+    /// library of a Python, or blank sources in its place, as the service's does.
+    Hovers { in_flight: usize, library: Library },
     /// The `pyright` command's own check, which tells no types.
     Check,
     /// One export of every identifier by this service.
     Service { evaluation: Evaluation, documentation: bool },
 }
 
+/// What a plain client's Pyright finds where the standard library's sources should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Library {
+    /// What is there, as in an editor.
+    Sources,
+    /// Nothing to read.
+    Blank,
+}
+
 impl fmt::Display for Way {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Hovers { in_flight: 1 } => formatter.write_str("hovers, one at a time"),
-            Self::Hovers { in_flight } => write!(formatter, "hovers, {in_flight} in flight"),
+            Self::Hovers { in_flight, library } => {
+                match in_flight {
+                    1 => formatter.write_str("hovers, one at a time"),
+                    _ => write!(formatter, "hovers, {in_flight} in flight"),
+                }?;
+                formatter.write_str(if *library == Library::Blank { ", blank library" } else { "" })
+            }
             Self::Check => formatter.write_str("pyright's check"),
             Self::Service { evaluation, documentation } => {
                 formatter.write_str(match evaluation {
@@ -67,18 +82,27 @@ impl Way {
         project: &Project,
     ) -> anyhow::Result<Run> {
         match self {
-            Self::Hovers { in_flight } => hovers(engine, executable, project, in_flight).await,
+            Self::Hovers { in_flight, library } => {
+                let sources = launch.standard_library.as_deref().filter(|_| library == Library::Sources);
+                hovers(engine, executable, project, in_flight, sources).await
+            }
             Self::Check => check(engine, executable, project).await,
             Self::Service { evaluation, documentation } => export(launch, project, evaluation, documentation).await,
         }
     }
 }
 
-async fn hovers(engine: &Engine, executable: &Path, project: &Project, in_flight: usize) -> anyhow::Result<Run> {
+async fn hovers(
+    engine: &Engine,
+    executable: &Path,
+    project: &Project,
+    in_flight: usize,
+    standard_library: Option<&Path>,
+) -> anyhow::Result<Run> {
     let files: Vec<(&Path, &[Position])> =
         project.files.iter().map(|file| (file.path.as_path(), file.names.as_slice())).collect();
     let begun = Instant::now();
-    let client = PlainClient::start(engine, &project.root, executable).await?;
+    let client = PlainClient::start(engine, &project.root, executable, standard_library).await?;
     let ready = Instant::now();
     let told = client.count_hovers(&files, in_flight).await?;
     let (whole, ready) = (begun.elapsed(), ready.elapsed());
