@@ -33,6 +33,9 @@ pub struct BenchArguments {
     /// Requests that the plain client keeps in flight, beside one at a time
     #[arg(long, default_value = "32", value_name = "N")]
     pub in_flight: std::num::NonZeroUsize,
+    /// Leave out hovers, which take the longest
+    #[arg(long)]
+    pub without_hovers: bool,
     /// The Python whose standard library's sources an editor's Pyright reads; without one there are no such hovers
     #[arg(long, default_value = "python3", value_name = "PROGRAM")]
     pub python: PathBuf,
@@ -65,7 +68,7 @@ pub async fn run(
     projects.sort_by_key(|project| project.files.len());
     let largest = projects.last().context("no project was named")?;
     let standard_library = standard_library(&arguments.python).await;
-    let ways = ways(arguments.in_flight.get(), standard_library.is_some());
+    let ways = ways(arguments, standard_library.is_some());
     let launch = Launch { executable: executable.clone(), flags, roots: roots.to_owned(), standard_library };
 
     let rounds = arguments.rounds.get();
@@ -102,10 +105,14 @@ pub async fn run(
 }
 
 /// All ways, in the order in which they are told of.
-fn ways(in_flight: usize, has_sources: bool) -> Vec<Way> {
-    let libraries = if has_sources { [Library::Sources, Library::Blank].as_slice() } else { &[Library::Blank] };
-    let hovers =
-        libraries.iter().flat_map(|&library| [1, in_flight].map(|in_flight| Way::Hovers { in_flight, library }));
+fn ways(arguments: &BenchArguments, has_sources: bool) -> Vec<Way> {
+    let libraries: &[Library] = match (arguments.without_hovers, has_sources) {
+        (true, _) => &[],
+        (false, true) => &[Library::Sources, Library::Blank],
+        (false, false) => &[Library::Blank],
+    };
+    let in_flight = [1, arguments.in_flight.get()];
+    let hovers = libraries.iter().flat_map(|&library| in_flight.map(|in_flight| Way::Hovers { in_flight, library }));
     let service = |evaluation, documentation| Way::Service { evaluation, documentation };
     let others = [
         Way::Check,
