@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+use crate::admin::Admin;
 use crate::config::{Config, user_cache};
 use crate::export::Exporter;
 use crate::grpc::Services;
@@ -67,6 +68,7 @@ pub struct App {
     config: Config,
     listener: TcpListener,
     services: Services,
+    admin: Option<Admin>,
     tracker: TaskTracker,
 }
 
@@ -81,6 +83,10 @@ impl App {
         if roots.iter().next().is_none() {
             tracing::warn!("no root is allowed, so that every export will be refused; name some by --allow-root");
         }
+        let admin = match config.metrics_listen {
+            Some(address) => Some(Admin::bind(address).await?),
+            None => None,
+        };
         let finding = config.clone();
         let engine = tokio::task::spawn_blocking(move || engine(&finding)).await??;
         tracing::info!(engine = engine.version, "the engine was found");
@@ -107,7 +113,7 @@ impl App {
         };
         let listener =
             TcpListener::bind(config.listen).await.with_context(|| format!("can't listen on {}", config.listen))?;
-        Ok(Self { config, listener, services, tracker })
+        Ok(Self { config, listener, services, admin, tracker })
     }
 
     /// Where it listens; the port is known even if the settings left it open.
@@ -123,8 +129,18 @@ impl App {
     /// # Errors
     /// Where the transport fails.
     pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { config, listener, services, tracker } = self;
+        let Self { config, listener, services, admin, tracker } = self;
         let (routes, reporter) = services.routes().await?;
+        let stopped = CancellationToken::new();
+        let _stopped = stopped.clone().drop_guard();
+        if let Some(admin) = admin {
+            let serving = admin.run(stopped.clone());
+            tracker.spawn(async {
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, "metrics are served no more");
+                }
+            });
+        }
         tracing::info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
         let server = Server::builder()
             .http2_keepalive_interval(Some(config.keep_alive_interval))
@@ -147,6 +163,7 @@ impl App {
             () = drained => Ok(()),
         };
         services.registry.close_all().await;
+        stopped.cancel();
         tracker.close();
         if tokio::time::timeout(config.grace_period, tracker.wait()).await.is_err() {
             tracing::warn!("some work did not end in time");

@@ -108,6 +108,9 @@ settings! {
     /// Address and port to listen on [default: 127.0.0.1:50051]
     #[arg(long, env = "PYRIGHTD_LISTEN", value_name = "ADDR")]
     listen: SocketAddr,
+    /// Address and port to serve metrics on, for Prometheus, at /metrics; none are served unless named
+    #[arg(long, env = "PYRIGHTD_METRICS_LISTEN", value_name = "ADDR")]
+    metrics_listen: SocketAddr,
     /// Folders below which projects may lie; none is allowed unless named. In the environment, separated by ':'
     #[arg(long, env = "PYRIGHTD_ALLOW_ROOT", value_name = "DIR", num_args = 1.., value_delimiter = ':')]
     allow_root: Vec<PathBuf>,
@@ -172,6 +175,7 @@ settings! {
 #[expect(missing_docs, reason = "each is described once, by its flag in `Said`")]
 pub struct Config {
     pub listen: SocketAddr,
+    pub metrics_listen: Option<SocketAddr>,
     pub allow_root: Vec<PathBuf>,
     pub engine_dir: Option<PathBuf>,
     pub cache_dir: Option<PathBuf>,
@@ -241,6 +245,7 @@ impl Said {
             |size: Option<ByteSize>| size.map_or(64 << 20, |size| usize::try_from(size.as_u64()).unwrap_or(usize::MAX));
         let config = Config {
             listen: self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 50051))),
+            metrics_listen: self.metrics_listen,
             allow_root: self.allow_root.unwrap_or_default(),
             engine_dir: self.engine_dir,
             cache_dir: self.cache_dir,
@@ -300,7 +305,7 @@ mod tests {
             assert_eq!(variable, format!("PYRIGHTD_{}", flag.replace('-', "_").to_uppercase()));
             assert!(argument.get_help().is_some(), "--{flag} is not explained");
             let value = match flag {
-                "listen" => "\"[::1]:1\"",
+                "listen" | "metrics-listen" => "\"[::1]:1\"",
                 "allow-root" => "[\"/a\"]",
                 "max-in-flight" | "max-calls" | "engine-heap-mib" => "3",
                 "max-message-in" | "max-message-out" | "max-kept" => "\"1 MiB\"",

@@ -2,6 +2,7 @@
 //!
 //! The program is `main.rs`; the layers, and who may import whom, are in the README under "How it is built".
 
+pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;

@@ -57,6 +57,8 @@ const DROPPED: [i64; 3] = [-32800, -32801, -32802];
 const PROBE: &str = ".pyrightd-probe.py";
 /// So that a release that is asked by hovers is logged once, not for each project.
 static TOLD_OF_HOVERS: Once = Once::new();
+/// Counts engines that became ready.
+const STARTS: &str = "pyrightd_engine_starts_total";
 /// How often the engine is told of a file of which it holds other bytes than the disk.
 const MAX_REMINDERS: u32 = 2;
 
@@ -294,7 +296,10 @@ impl Session {
             mode => self.check_bridge(&document, mode).await,
         };
         self.close(&document).await?;
-        let _ = self.batch.set(batch?);
+        let batch = batch?;
+        let _ = self.batch.set(batch);
+        metrics::describe_counter!(STARTS, "Engines that became ready, by how they are asked: batch or hover.");
+        metrics::counter!(STARTS, "asked" => if batch { "batch" } else { "hover" }).increment(1);
         match hover.map(markdown) {
             Some(text) if text.contains("answer: int") => Ok(()),
             other => Err(SessionError::Start(format!("the engine does not know the type of a number: {other:?}"))),

@@ -10,15 +10,16 @@ const FLOORS: [&[&[&str]]; 6] = [
     &[&["lsp"], &["workspace"]],
     &[&["pyright"]],
     &[&["export"]],
-    &[&["grpc"], &["cli"]],
+    &[&["grpc"], &["admin"], &["cli"]],
     &[&["config", "telemetry", "app", "main", "lib"]],
 ];
 
 /// What only some parts may name, and which.
-const RESERVED: [(&str, &[&str]); 7] = [
+const RESERVED: [(&str, &[&str]); 8] = [
+    ("axum", &["admin"]),
     ("tonic", &["grpc", "cli", "app", "main", "lib"]),
     ("crate::proto", &["grpc", "cli"]),
-    ("anyhow", &["cli", "app", "main"]),
+    ("anyhow", &["admin", "cli", "app", "main"]),
     ("clap", &["cli", "config", "main"]),
     ("lsp_types", &["pyright", "cli"]),
     ("notify", &["workspace"]),

@@ -1,5 +1,8 @@
 //! Whole files in one call, or hovers: which is chosen, who is told, and that both say the same.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
 use pyrightd::proto::{Detail, Evaluation, ExportOptions, FileExport, OpenProjectRequest, ProjectState, Selector};
 use tonic::Code;
 
@@ -48,8 +51,8 @@ async fn each_mode_and_way_says_the_same_and_says_which_it_was() {
 async fn a_release_that_the_bridge_does_not_fit_is_asked_by_hovers_and_that_is_said_once() {
     let (first, second) = (project(), project());
     let engine = older_engine();
-    let server =
-        Server::start_with(&[&first.root(), &second.root()], &["--engine-dir", &engine, "--engine-mode", "auto"]);
+    let flags = ["--engine-dir", &engine, "--engine-mode", "auto", "--metrics-listen", "127.0.0.1:0"];
+    let server = Server::start_with(&[&first.root(), &second.root()], &flags);
     for project in [&first, &second] {
         let file = told(&server, project).await;
         assert_eq!(type_of(&file, "size"), "int");
@@ -60,6 +63,20 @@ async fn a_release_that_the_bridge_does_not_fit_is_asked_by_hovers_and_that_is_s
     }
     let said = server.log().iter().filter(|line| line["level"] == "WARN" && line["reason"].is_string()).count();
     assert_eq!(said, 1, "{:?}", server.log());
+    let metrics = metrics(&server);
+    assert!(metrics.contains("\npyrightd_engine_starts_total{asked=\"hover\"} 2\n"), "{metrics}");
+    assert!(!metrics.contains("\"batch\""), "{metrics}");
+}
+
+/// What Prometheus would read.
+fn metrics(server: &Server) -> String {
+    let serving = server.wait_for_log(|line| line["message"] == "serving metrics");
+    let mut connection = TcpStream::connect(serving["metrics"].as_str().unwrap()).unwrap();
+    connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200 OK\r\n"), "{answer}");
+    answer
 }
 
 #[tokio::test]
