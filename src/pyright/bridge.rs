@@ -14,6 +14,7 @@ const FILES: &[(&str, &str)] = &[
     ("answers.cjs", include_str!("bridge/answers.cjs")),
     ("bundle.cjs", include_str!("bridge/bundle.cjs")),
     ("check.cjs", include_str!("bridge/check.cjs")),
+    ("imports.cjs", include_str!("bridge/imports.cjs")),
     ("layers.cjs", include_str!("bridge/layers.cjs")),
     ("requests.cjs", include_str!("bridge/requests.cjs")),
     ("settings.cjs", include_str!("bridge/settings.cjs")),

@@ -1,12 +1,14 @@
 // The requests that the language server answers beside its own.
 //
 // `pyrightd/export` tells the types of one file, by an evaluator of the file's own or by the one that all share.
-// `pyrightd/check` tells whether that works with this release. `pyrightd/dependents` tells which files depend on others.
+// `pyrightd/check` tells whether that works with this release. `pyrightd/dependents` tells which files depend on others,
+// and `pyrightd/imports` what files import.
 'use strict';
 const { createHash } = require('node:crypto');
 const { whenExported, exportsWith } = require('./bundle.cjs');
 const { Answers, Documentation } = require('./answers.cjs');
 const { check } = require('./check.cjs');
+const { importsOf } = require('./imports.cjs');
 const { Layers } = require('./layers.cjs');
 const { inSlices } = require('./slices.cjs');
 
@@ -48,6 +50,9 @@ function install() {
                 const { uri, program } = await programOf(this, params.uri);
                 return check(program, uri);
             });
+            connection.onRequest('pyrightd/imports', (/** @type {{ uris: string[] }} */ params, /** @type {any} */ token) =>
+                tellImports(this, params.uris, token)
+            );
             connection.onRequest('pyrightd/dependents', async (/** @type {{ uris: string[] }} */ params) => {
                 const { program, service } = await programOf(this, params.uris[0]);
                 const { convertUriToLspUriString } = exportsWith('convertUriToLspUriString');
@@ -99,8 +104,7 @@ async function exportFile(server, params, token) {
             };
             if (!(await inSlices(tell, token))) {
                 server.console.info(`cancelled ${uri.fileName} after ${next} of ${nodes.length} names`);
-                const { ResponseError } = exportsWith('ResponseError');
-                throw new ResponseError(CANCELLED, 'cancelled');
+                throw cancelled();
             }
             if (layers.generation !== generation) continue;
             const [failure] = answers.failures;
@@ -111,6 +115,11 @@ async function exportFile(server, params, token) {
     } finally {
         underWay--;
     }
+}
+
+function cancelled() {
+    const { ResponseError } = exportsWith('ResponseError');
+    return new ResponseError(CANCELLED, 'cancelled');
 }
 
 /** @param {unknown} error */
@@ -148,6 +157,52 @@ function encode(answers, params) {
     }
     const definitions = params.definitions ? answers.map((answer) => answer.definitions ?? []) : undefined;
     return { state: 'told', texts: [...indexes.keys()], places, definitions };
+}
+
+/**
+ * What files import. Files are named by their indexes in `uris`; those that the program does not hold are left out.
+ * @typedef {{ uris: string[], files: { file: number, sha256: string, names: string[], imports: number[] }[] }} ImportsResult
+ */
+
+/**
+ * @param {any} server @param {string[]} lspUris @param {any} token
+ * @returns {Promise<ImportsResult>}
+ */
+async function tellImports(server, lspUris, token) {
+    const { program, service } = await programOf(server, lspUris[0]);
+    const { convertUriToLspUriString } = exportsWith('convertUriToLspUriString');
+    /** @type {Map<string, number>} */
+    const indexes = new Map();
+    /** @type {string[]} */
+    const uris = [];
+    const indexOf = (/** @type {any} */ uri) => {
+        let index = indexes.get(uri.key);
+        if (index === undefined) {
+            indexes.set(uri.key, (index = uris.length));
+            uris.push(convertUriToLspUriString(service.fs, uri));
+        }
+        return index;
+    };
+    /** @type {ImportsResult['files']} */
+    const told = [];
+    let next = 0;
+    const tell = () => {
+        if (next === lspUris.length) return false;
+        const found = importsOf(program, server.convertLspUriStringToUri(lspUris[next++]));
+        if (found) {
+            const { uri, sha256, names, files } = found;
+            told.push({ file: indexOf(uri), sha256, names, imports: files.map(indexOf) });
+        }
+        return true;
+    };
+    // What is under way must not be dropped, as in an export.
+    underWay++;
+    try {
+        if (!(await inSlices(tell, token))) throw cancelled();
+    } finally {
+        underWay--;
+    }
+    return { uris, files: told };
 }
 
 /** These files and all that import them, directly or through others, as far as files were read. @param {any} program @param {any[]} uris */
