@@ -4,5 +4,6 @@ pub mod environment;
 pub mod names;
 pub mod paths;
 pub mod scope;
+pub mod shape;
 pub mod tree;
 pub mod watch;

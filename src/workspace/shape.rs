@@ -1,0 +1,242 @@
+//! Which modules there are in which folders: all that an import can find, without a word of what is in the files.
+//!
+//! How Pyright chooses among them is its own to say. Here it is only seen to that two trees in which an import finds the
+//! same candidates look the same, and two in which it does not look different.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
+
+/// What stands in for a module of some name in a folder.
+const SOURCE: u8 = 1;
+const STUB: u8 = 1 << 1;
+const FOLDER: u8 = 1 << 2;
+const NATIVE: u8 = 1 << 3;
+const PACKAGE: u8 = 1 << 4;
+const STUB_PACKAGE: u8 = 1 << 5;
+const TYPED: u8 = 1 << 6;
+/// What a folder of stubs for a package has at its name's end.
+const STUBS: &str = "-stubs";
+
+/// The modules of some folders.
+#[derive(Clone, Debug, Default)]
+pub struct Shape(Node);
+
+#[derive(Clone, Debug, Default)]
+struct Node {
+    /// What there is of this name, and what there is of it in folders of stubs for a package.
+    kinds: [u8; 2],
+    children: BTreeMap<Box<str>, Node>,
+}
+
+/// A module as an import names it: `..package.module:symbol,other`.
+///
+/// It has leading dots where the import is relative. After the colon is what is imported from it, `*` for all; those may
+/// be modules too.
+#[derive(Clone, Copy, Debug)]
+pub struct Module<'a> {
+    dots: usize,
+    parts: &'a str,
+    symbols: Option<&'a str>,
+}
+
+impl<'a> Module<'a> {
+    /// Reads it.
+    #[must_use]
+    pub fn new(name: &'a str) -> Self {
+        let (path, symbols) = name.split_once(':').map_or((name, None), |(path, symbols)| (path, Some(symbols)));
+        let parts = path.trim_start_matches('.');
+        Self { dots: path.len() - parts.len(), parts, symbols }
+    }
+}
+
+impl Shape {
+    /// Of these files, by their absolute paths. Files that no import can find are left out.
+    #[must_use]
+    pub fn of<'a>(files: impl Iterator<Item = &'a Path>) -> Self {
+        let mut shape = Self::default();
+        for file in files {
+            shape.add(file);
+        }
+        shape
+    }
+
+    fn add(&mut self, file: &Path) {
+        let Some(name) = file.file_name().and_then(|name| name.to_str()) else { return };
+        let Some(folder) = file.parent() else { return };
+        let (module, kind) = match name {
+            "__init__.py" => (None, PACKAGE),
+            "__init__.pyi" => (None, STUB_PACKAGE),
+            "py.typed" => (None, TYPED),
+            _ => match name.rsplit_once('.') {
+                Some((module, "py")) => (Some(module), SOURCE),
+                Some((module, "pyi")) => (Some(module), STUB),
+                Some((module, "so" | "pyd" | "dylib")) => (Some(module.split('.').next().unwrap_or(module)), NATIVE),
+                _ => return,
+            },
+        };
+        let mut node = &mut self.0;
+        let mut in_stubs = 0;
+        for part in folder.components() {
+            let Component::Normal(part) = part else { continue };
+            let Some(part) = part.to_str() else { return };
+            let plain = part.strip_suffix(STUBS);
+            in_stubs |= usize::from(plain.is_some());
+            node = node.children.entry(plain.unwrap_or(part).into()).or_default();
+            node.kinds[in_stubs] |= FOLDER;
+        }
+        if let Some(module) = module {
+            node = node.children.entry(module.into()).or_default();
+        }
+        node.kinds[in_stubs] |= kind;
+    }
+
+    /// Tells `tell` what a file's import of a module can find: below each of the folders that imports are looked for in,
+    /// and below those that hold the file. With each folder that is marked as typed comes its path.
+    pub fn candidates(
+        &self,
+        file: &Path,
+        folders: &[&Path],
+        module: Module<'_>,
+        tell: &mut impl FnMut(Candidate<'_>),
+    ) {
+        if module.dots > 0 {
+            if let Some(folder) = file.ancestors().nth(module.dots) {
+                self.below(folder, module, tell);
+            }
+            return;
+        }
+        for folder in folders {
+            self.below(folder, module, tell);
+        }
+        // Where nothing else is found, the file's own folder is tried, and those above it.
+        for folder in file.ancestors().skip(1).filter(|folder| !folders.contains(folder)) {
+            self.below(folder, module, tell);
+        }
+    }
+
+    /// What stands beside a file under its own name, and what its folder is.
+    pub fn beside(&self, file: &Path, tell: &mut impl FnMut(Candidate<'_>)) {
+        let Some(folder) = file.parent() else { return };
+        let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        self.below(folder, Module { dots: 1, parts: stem, symbols: None }, tell);
+    }
+
+    fn below(&self, folder: &Path, module: Module<'_>, tell: &mut impl FnMut(Candidate<'_>)) {
+        let mut node = &self.0;
+        for part in folder.components() {
+            let Component::Normal(part) = part else { continue };
+            let child = part.to_str().and_then(|part| node.children.get(part.strip_suffix(STUBS).unwrap_or(part)));
+            let Some(child) = child else { return tell(Candidate::Nothing) };
+            node = child;
+        }
+        let mut path = folder.to_owned();
+        if module.parts.is_empty() {
+            node.tell(&path, tell);
+        }
+        for part in module.parts.split('.').filter(|part| !part.is_empty()) {
+            let Some(child) = node.children.get(part) else { return tell(Candidate::Nothing) };
+            path.push(part);
+            child.tell(&path, tell);
+            node = child;
+        }
+        match module.symbols {
+            None => {}
+            Some("*") => {
+                for (name, child) in &node.children {
+                    tell(Candidate::Named(name));
+                    child.tell(&path.join(&**name), tell);
+                }
+            }
+            Some(symbols) => {
+                for symbol in symbols.split(',') {
+                    match node.children.get(symbol) {
+                        Some(child) => child.tell(&path.join(symbol), tell),
+                        None => tell(Candidate::Nothing),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A part of what an import can find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Candidate<'a> {
+    /// No module of that name.
+    Nothing,
+    /// One of all the modules in a package.
+    Named(&'a str),
+    /// What there is of a name, as an opaque number.
+    Kinds(u16),
+    /// The folder of a package that is marked as typed.
+    Typed(&'a Path),
+}
+
+impl Node {
+    fn tell(&self, path: &Path, tell: &mut impl FnMut(Candidate<'_>)) {
+        tell(Candidate::Kinds(u16::from_be_bytes(self.kinds)));
+        let [plain, stubs] = self.kinds.map(|kinds| kinds & TYPED != 0);
+        if plain {
+            tell(Candidate::Typed(path));
+        }
+        if stubs {
+            let mut name = path.file_name().unwrap_or_default().to_owned();
+            name.push(STUBS);
+            tell(Candidate::Typed(&path.with_file_name(name)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `/p/a/f.py` finds for a name, written down.
+    fn found(files: &[&str], name: &str) -> Vec<String> {
+        let shape = Shape::of(files.iter().map(Path::new));
+        let mut told = Vec::new();
+        let folders = [Path::new("/p"), Path::new("/site")];
+        shape.candidates(Path::new("/p/a/f.py"), &folders, Module::new(name), &mut |candidate| {
+            told.push(format!("{candidate:?}"));
+        });
+        told
+    }
+
+    #[test]
+    fn what_an_import_can_find_shows_and_nothing_else_does() {
+        let base = ["/p/a/f.py", "/p/b/__init__.py", "/p/b/c.py", "/site/d.py"];
+        let with = |more: &'static str| [base.as_slice(), &[more]].concat();
+        for (name, seen, unseen) in [
+            ("b", "/p/b.py", "/p/b/e.py"),
+            ("b", "/site/b-stubs/__init__.pyi", "/site/e-stubs/__init__.pyi"),
+            ("b", "/p/b/py.typed", "/p/a/py.typed"),
+            ("b", "/p/a/b.py", "/p/z/b.py"),
+            ("b", "/p/b/__init__.pyi", "/p/c/__init__.pyi"),
+            ("b.c", "/p/b/c.pyi", "/p/b/e.pyi"),
+            ("b.e", "/p/b/e.cpython-312-x86_64-linux-gnu.so", "/p/b/f.cpython-312-x86_64-linux-gnu.so"),
+            ("b:e", "/p/b/e/f.py", "/p/b/f/e.py"),
+            ("b:*", "/p/b/e.py", "/p/e.py"),
+            (".:e", "/p/a/e.py", "/p/e.py"),
+            (".", "/p/a/__init__.py", "/p/a/e.py"),
+            ("..e", "/p/e.py", "/site/e.py"),
+            ("missing.module", "/site/missing/__init__.py", "/site/other/missing.py"),
+        ] {
+            assert_ne!(found(&base, name), found(&with(seen), name), "{name} and {seen}");
+            assert_eq!(found(&base, name), found(&with(unseen), name), "{name} and {unseen}");
+        }
+        assert!(found(&with("/p/b/py.typed"), "b").contains(&r#"Typed("/p/b")"#.to_owned()));
+        assert!(found(&with("/site/d-stubs/py.typed"), "d").contains(&r#"Typed("/site/d-stubs")"#.to_owned()));
+    }
+
+    #[test]
+    fn what_stands_beside_a_file_shows() {
+        let beside = |files: &[&str]| {
+            let mut told = Vec::new();
+            let shape = Shape::of(files.iter().map(Path::new));
+            shape.beside(Path::new("/p/f.py"), &mut |candidate| told.push(format!("{candidate:?}")));
+            told
+        };
+        assert_ne!(beside(&["/p/f.py"]), beside(&["/p/f.py", "/p/f.pyi"]));
+        assert_eq!(beside(&["/p/f.py"]), beside(&["/p/f.py", "/p/g.pyi"]));
+    }
+}
