@@ -15,11 +15,12 @@ const FLOORS: [&[&[&str]]; 6] = [
 ];
 
 /// What only some parts may name, and which.
-const RESERVED: [(&str, &[&str]); 7] = [
+const RESERVED: [(&str, &[&str]); 8] = [
     ("tonic", &["grpc", "cli", "app", "main", "lib"]),
     ("crate::proto", &["grpc", "cli"]),
     ("anyhow", &["cli", "app", "main"]),
     ("clap", &["cli", "config", "main"]),
+    ("gix", &["workspace"]),
     ("lsp_types", &["pyright", "cli"]),
     ("notify", &["workspace"]),
     ("tree_sitter", &["workspace"]),
