@@ -1,6 +1,8 @@
 //! A project's files: where they are, which there are, what changed, and the names in them.
 
+pub mod changes;
 pub mod environment;
+pub mod git;
 pub mod names;
 pub mod paths;
 pub mod scope;

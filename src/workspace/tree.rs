@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::environment::is_environment;
 
@@ -49,12 +50,33 @@ pub struct Touched {
     pub everything: bool,
 }
 
+/// What the file system says of a file's bytes without reading them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+pub(super) struct Stamp {
     length: u64,
     modified: (i64, i64),
     changed: (i64, i64),
     inode: u64,
+}
+
+impl Stamp {
+    pub(super) fn of(metadata: &std::fs::Metadata) -> Self {
+        Self {
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            inode: metadata.ino(),
+        }
+    }
+
+    /// Whether a change after `moment` would have another stamp, on a file system that tells times apart by `grain`.
+    pub(super) fn is_older_than(&self, moment: SystemTime, grain: Duration) -> bool {
+        let since = moment.checked_sub(grain).and_then(|moment| moment.duration_since(SystemTime::UNIX_EPOCH).ok());
+        since.is_some_and(|since| {
+            let limit = (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), i64::from(since.subsec_nanos()));
+            self.modified < limit && self.changed < limit
+        })
+    }
 }
 
 /// The files of some places, as they were last seen.
@@ -216,12 +238,7 @@ fn linked_folder(path: &Path) -> Option<PathBuf> {
 /// Through a symbolic link, as the engine reads it.
 fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
-    Some(Stamp {
-        length: metadata.len(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
-        changed: (metadata.ctime(), metadata.ctime_nsec()),
-        inode: metadata.ino(),
-    })
+    Some(Stamp::of(&metadata))
 }
 
 /// A Python source or stub.
@@ -230,7 +247,7 @@ fn is_source(path: &Path) -> bool {
 }
 
 /// A file whose bytes or presence can change a type.
-fn matters(path: &Path) -> bool {
+pub(super) fn matters(path: &Path) -> bool {
     is_source(path)
         || path.extension().is_some_and(|extension| extension == "pth")
         || path

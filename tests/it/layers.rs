@@ -15,12 +15,13 @@ const FLOORS: [&[&[&str]]; 6] = [
 ];
 
 /// What only some parts may name, and which.
-const RESERVED: [(&str, &[&str]); 8] = [
+const RESERVED: [(&str, &[&str]); 9] = [
     ("axum", &["admin"]),
     ("tonic", &["grpc", "cli", "app", "main", "lib"]),
     ("crate::proto", &["grpc", "cli"]),
     ("anyhow", &["admin", "cli", "app", "main"]),
     ("clap", &["cli", "config", "main"]),
+    ("gix", &["workspace"]),
     ("lsp_types", &["pyright", "cli"]),
     ("notify", &["workspace"]),
     ("tree_sitter", &["workspace"]),

@@ -7,6 +7,7 @@
 )]
 
 mod answers;
+mod changes;
 mod clients;
 mod command;
 mod deadlines;
