@@ -5,6 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// The canonical, absolute folder of one project, below a root that the server allows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProjectRoot(Arc<Path>);
@@ -30,7 +32,7 @@ impl std::fmt::Display for ProjectRoot {
 }
 
 /// A zero-based place in a text; what `character` counts is said where it is used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {
     /// Lines end with `\n`, `\r\n` or a lone `\r`, as in the Language Server Protocol.
     pub line: u32,
@@ -39,7 +41,7 @@ pub struct Position {
 }
 
 /// From start up to, and not including, end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Range {
     /// The first place.
     pub start: Position,
@@ -206,6 +208,13 @@ impl Digest {
     pub fn of(bytes: &[u8]) -> Self {
         use sha2::Digest as _;
         Self(format!("{:x}", sha2::Sha256::digest(bytes)))
+    }
+
+    /// One that was written in hex; none where that is no SHA-256.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let is_digest = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_digest.then(|| Self(text.to_ascii_lowercase()))
     }
 
     /// As hex, in lower case.

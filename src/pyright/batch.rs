@@ -2,11 +2,12 @@
 //!
 //! Sending the requests, and seeing to it that the engine looks at the right bytes, is left to `session`.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use moka::sync::Cache;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::protocol::{from_lsp, path_of, uri};
@@ -16,6 +17,8 @@ use crate::model::{Digest, Position, Range};
 pub const EXPORT: &str = "pyrightd/export";
 /// Tells whether the bridge works with this release.
 pub const CHECK: &str = "pyrightd/check";
+/// Tells what files import.
+pub const IMPORTS: &str = "pyrightd/imports";
 /// Tells which files depend on others.
 pub const DEPENDENTS: &str = "pyrightd/dependents";
 
@@ -91,6 +94,48 @@ impl Files {
     }
 }
 
+/// What a file imports.
+#[derive(Clone, Debug)]
+pub struct Imports {
+    /// The file.
+    pub path: PathBuf,
+    /// Of the bytes that the engine holds of it.
+    pub digest: Digest,
+    /// The modules as it names them; see [`crate::workspace::shape::Module`].
+    pub names: Vec<String>,
+    /// The files that the engine takes for them, and those that it reads documentation from.
+    pub files: Vec<PathBuf>,
+}
+
+/// The bridge's answer about what files import.
+#[derive(Debug, Deserialize)]
+pub struct ImportsTold {
+    uris: Vec<String>,
+    files: Vec<FileTold>,
+}
+
+#[derive(Debug, Deserialize)]
+struct FileTold {
+    file: usize,
+    sha256: String,
+    names: Vec<String>,
+    imports: Vec<usize>,
+}
+
+impl ImportsTold {
+    /// File by file, without those whose parts don't fit each other, and without files that `is_lasting` does not name.
+    pub fn files(self, is_lasting: impl Fn(&Path) -> bool) -> Vec<Imports> {
+        let paths: Vec<Option<PathBuf>> = self.uris.iter().map(|uri| path_of(uri)).collect();
+        let path = |index: usize| paths.get(index).cloned().flatten();
+        let file = |FileTold { file, sha256, names, imports }: FileTold| {
+            let files = imports.into_iter().map(path).collect::<Option<Vec<_>>>()?;
+            let files = files.into_iter().filter(|path| is_lasting(path)).collect();
+            Some(Imports { path: path(file)?, digest: Digest::from_hex(&sha256)?, names, files })
+        };
+        self.files.into_iter().filter_map(file).collect()
+    }
+}
+
 /// Whether the engine could tell, as the bridge says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -125,8 +170,18 @@ pub struct Evaluated {
     definitions: Vec<Vec<(PathBuf, Range)>>,
 }
 
+/// The same, to be kept.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    texts: Vec<Arc<str>>,
+    names: Vec<Name>,
+    /// Names of the files that definitions are in.
+    files: Vec<String>,
+    definitions: Vec<Vec<(u32, Range)>>,
+}
+
 /// One name and the indexes of its texts; none where the engine failed.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Name {
     range: Range,
     text: Option<u32>,
@@ -192,6 +247,58 @@ impl Evaluated {
             definitions: self.definitions.get(index).filter(|_| extras.definitions).cloned().unwrap_or_default(),
             failed: false,
         }
+    }
+
+    /// Whether the engine failed nowhere.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.names.iter().all(|name| name.text.is_some())
+    }
+
+    /// What is told of each name beside its type.
+    #[must_use]
+    pub fn extras(&self) -> Extras {
+        self.extras
+    }
+
+    /// As bytes to be kept, in which files go by names that the caller gives them.
+    #[must_use]
+    pub fn to_bytes(&self, name: impl Fn(&Path) -> String) -> Vec<u8> {
+        let mut files = Vec::new();
+        let mut indexes: HashMap<&Path, u32> = HashMap::new();
+        let mut index_of = |path| {
+            *indexes.entry(path).or_insert_with(|| {
+                files.push(name(path));
+                u32::try_from(files.len() - 1).unwrap_or(u32::MAX)
+            })
+        };
+        let definitions = self.definitions.iter();
+        let definitions = definitions.map(|found| found.iter().map(|(path, range)| (index_of(path), *range)).collect());
+        let definitions = definitions.collect();
+        let kept = Kept { texts: self.texts.clone(), names: self.names.clone(), files, definitions };
+        postcard::to_stdvec(&kept).unwrap_or_default()
+    }
+
+    /// What was told of bytes with this digest, from what [`Self::to_bytes`] made; none where it is damaged, or a file's
+    /// name can't be told.
+    #[must_use]
+    pub fn from_bytes(
+        bytes: &[u8],
+        digest: Digest,
+        extras: Extras,
+        path: impl Fn(&str) -> Option<PathBuf>,
+    ) -> Option<Self> {
+        let Kept { texts, names, files, definitions } = postcard::from_bytes(bytes).ok()?;
+        let files = files.iter().map(|name| path(name)).collect::<Option<Vec<_>>>()?;
+        let place = |(file, range)| Some((files.get(usize::try_from(file).ok()?)?.clone(), range));
+        let definitions: Vec<Vec<_>> = definitions
+            .into_iter()
+            .map(|found: Vec<(u32, Range)>| found.into_iter().map(place).collect())
+            .collect::<Option<_>>()?;
+        let is_text = |index: u32| (index as usize) < texts.len();
+        let fits = names.iter().all(|name: &Name| name.text.is_none_or(|text| is_text(text) && is_text(name.documented)))
+            && (!extras.definitions || definitions.len() == names.len());
+        fits.then_some(Self { digest, extras, texts, names, definitions })
     }
 
     /// Roughly what it takes in memory, in bytes.

@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use tower::limit::ConcurrencyLimit;
 use tower::{Service as _, ServiceExt as _};
 
-use super::batch::{self, Answer, Check, Evaluated, Exported, Extras, Files, Table, Told};
+use super::batch::{self, Answer, Check, Evaluated, Exported, Extras, Files, Imports, ImportsTold, Table, Told};
 use super::bridge;
 use super::host::{Facts, Host};
 use super::process::{Launch, Process};
@@ -480,6 +480,30 @@ impl Session {
         tracing::debug!(root = %self.root, files = paths.len(), "the engine is told of edited files");
         let changes: Vec<_> = paths.iter().map(|path| json!({ "uri": uri(path), "type": 2 })).collect();
         self.notify(DidChangeWatchedFiles::METHOD, &json!({ "changes": changes })).await
+    }
+
+    /// What these files import, as far as the engine holds them. They are read for it, but not evaluated.
+    ///
+    /// # Errors
+    /// As [`Session::ask`].
+    ///
+    /// # Cancel safety
+    /// As [`Session::ask`].
+    pub async fn imports(self: &Arc<Self>, paths: &[PathBuf]) -> Result<Vec<Imports>, SessionError> {
+        let cancelled = CancellationToken::new();
+        let _guard = cancelled.clone().drop_guard();
+        let session = Arc::clone(self);
+        let parameters = json!({ "uris": paths.iter().map(|path| uri(path)).collect::<Vec<_>>() });
+        let asking = async move {
+            let _view = session.hold_view(false).await;
+            if !session.is_usable() {
+                return Err(SessionError::Disconnected);
+            }
+            let told = session.request::<ImportsTold>(batch::IMPORTS, &parameters, &cancelled).await?;
+            Ok(told.map(|told| told.files(|path| session.is_lasting(path))).unwrap_or_default())
+        };
+        let asking = tracing::Instrument::in_current_span(asking);
+        self.tracker.spawn(asking).await.unwrap_or(Err(SessionError::Disconnected))
     }
 
     /// What the engine says of each place, in the order asked. By hovers, at most `window` of them are under way at once.
