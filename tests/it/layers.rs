@@ -7,7 +7,7 @@ use crate::harness::repository;
 /// The floors, lowest first; the parts of one floor that are listed apart don't know each other.
 const FLOORS: [&[&[&str]]; 6] = [
     &[&["model", "position"]],
-    &[&["lsp"], &["workspace"]],
+    &[&["lsp"], &["store"], &["workspace"]],
     &[&["pyright"]],
     &[&["export"]],
     &[&["grpc"], &["cli"]],
@@ -15,13 +15,14 @@ const FLOORS: [&[&[&str]]; 6] = [
 ];
 
 /// What only some parts may name, and which.
-const RESERVED: [(&str, &[&str]); 7] = [
+const RESERVED: [(&str, &[&str]); 8] = [
     ("tonic", &["grpc", "cli", "app", "main", "lib"]),
     ("crate::proto", &["grpc", "cli"]),
     ("anyhow", &["cli", "app", "main"]),
     ("clap", &["cli", "config", "main"]),
     ("lsp_types", &["pyright", "cli"]),
     ("notify", &["workspace"]),
+    ("sqlx", &["store"]),
     ("tree_sitter", &["workspace"]),
 ];
 
