@@ -22,4 +22,5 @@ mod modes;
 mod projects;
 mod sameness;
 mod sharing;
+mod store;
 mod texts;
