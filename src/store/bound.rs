@@ -24,12 +24,15 @@ impl Store {
     async fn trim_to(&self, max: u64) -> Result<(), StoreError> {
         let mut held = self.database.begin().await?;
         let mut removed = false;
+        // Whether there may be some that no snapshot refers to; those of removed ones go with them.
+        let mut contents = true;
         loop {
             let used = self.database.used(&mut held).await?;
             if used <= max {
                 break;
             }
-            if !remove_contents(&mut held, used - max).await? && !remove_snapshot(&mut held).await? {
+            contents = contents && remove_contents(&mut held, used - max).await?;
+            if !contents && !remove_snapshot(&mut held).await? {
                 tracing::warn!(used, max, "the projects' latest snapshots alone are more than the store's bound");
                 break;
             }

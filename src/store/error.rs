@@ -93,3 +93,40 @@ fn of_sqlite(code: i32, message: &str) -> StoreError {
         _ => StoreError::Unavailable(message.to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_says_what_can_be_done() {
+        let name = |error: StoreError| format!("{error:?}").split('(').next().unwrap().to_owned();
+        // A full disk, one that a limit makes full, another writer, a broken disk, a damaged file, one that is none.
+        for (code, meaning) in [
+            (13, "Full"),
+            (778, "Full"),
+            (5, "Unavailable"),
+            (261, "Unavailable"),
+            (266, "Unavailable"),
+            (11, "Corrupt"),
+            (267, "Corrupt"),
+            (26, "Corrupt"),
+        ] {
+            assert_eq!(name(of_sqlite(code, "")), meaning, "{code}");
+        }
+        // A full disk, no more connections, a shutdown, a statement's and a lock's deadline, a password, damage, a
+        // zero in a text.
+        for (code, meaning) in [
+            ("53100", "Full"),
+            ("53300", "Unavailable"),
+            ("57P01", "Unavailable"),
+            ("57014", "Unavailable"),
+            ("55P03", "Unavailable"),
+            ("28P01", "Unavailable"),
+            ("XX001", "Corrupt"),
+            ("22021", "Invalid"),
+        ] {
+            assert_eq!(name(of_postgres(code, "")), meaning, "{code}");
+        }
+    }
+}

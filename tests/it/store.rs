@@ -163,6 +163,7 @@ on_both! {
     a_store_with_the_first_schema_is_brought_up_to_date
     a_store_of_a_newer_version_is_refused
     a_killed_process_leaves_whole_snapshots
+    processes_share_a_store
     a_call_that_is_dropped_leaves_nothing_behind
 }
 
@@ -682,6 +683,20 @@ async fn a_killed_process_leaves_whole_snapshots(place: Place) {
     }
 }
 
+async fn processes_share_a_store(place: Place) {
+    use std::io::BufRead as _;
+    let mut children = [start_child(&place, "unlimited"), start_child(&place, "unlimited")];
+    for child in &mut children {
+        let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        for _ in 0..15 {
+            assert!(saved(&mut lines).is_some(), "a process could not save");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(check(&place.open().await).await > 0);
+}
+
 async fn a_call_that_is_dropped_leaves_nothing_behind(place: Place) {
     let store = place.open().await;
     let first = save(&store, "p", 1).await;
@@ -757,8 +772,21 @@ async fn a_lost_database_is_told_in_time_and_used_again_once_it_is_back() {
 }
 
 #[tokio::test]
+async fn a_database_that_never_answers_is_told_in_time() {
+    // Connections to it wait for a word that nobody says.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let location = Location::Postgres(format!("postgres://tests@{}/tests", silent.local_addr().unwrap()));
+    let begun = Instant::now();
+    let error = Store::open(&location, None).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn no_error_tells_the_password() {
     let place = Place::postgres().await;
+    let store = format!("{:?}", place.open().await);
+    assert!(!store.contains("tests:tests"), "{store}");
     let url = place.url.replace("tests:tests@", "tests:s3cret@");
     let nowhere = "postgres://tests:s3cret@127.0.0.1:1/none".to_owned();
     for url in [url, nowhere, "postgres://tests:s3cret@[broken".into(), "mysql://tests:s3cret@host/".into()] {
