@@ -38,7 +38,7 @@ use crate::model::{Digest, EngineMode, Evaluation, Position, ProjectRoot, Projec
 use crate::workspace::environment::Environment;
 use crate::workspace::paths::AllowedRoots;
 use crate::workspace::scope::Scope;
-use crate::workspace::tree::{Place as Folder, Touched, Tree, is_reached};
+use crate::workspace::tree::{Place as Folder, Touched, Tree, places};
 use crate::workspace::watch::{Subscription, Watcher};
 
 /// The longest message taken from the engine, in bytes.
@@ -49,8 +49,6 @@ const TURN: Duration = Duration::from_millis(500);
 const OVERLAY_TURN: Duration = Duration::from_secs(2);
 /// How long a stopping engine may take to say good-bye.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// A project whose links lead to more folders than this is not followed through all of them.
-const MAX_FOLDERS: usize = 1000;
 /// JSON-RPC codes for "cancelled" and "content modified": the engine dropped the request for reasons of its own.
 const DROPPED: [i64; 3] = [-32800, -32801, -32802];
 /// A document that is never on disk; dotted, so that no import can name it.
@@ -189,7 +187,7 @@ impl Session {
         let failed = |what: &str, error: &dyn std::fmt::Display| SessionError::Start(format!("{what}: {error}"));
 
         let environment = discover(&root, &settings, &roots);
-        let folders = folders(&root, &settings, &environment);
+        let folders = places(&root, &settings, &environment);
         let (watching, allowed) = (Arc::clone(&watcher), Arc::clone(&roots));
         let (touched, tree) = tokio::task::spawn_blocking(move || watch_and_scan(&watching, &allowed, folders))
             .await
@@ -890,27 +888,14 @@ fn discover(root: &ProjectRoot, settings: &ProjectSettings, roots: &AllowedRoots
     Environment::discover(root.path(), settings.venv.as_deref(), &|path| roots.hold(path))
 }
 
-/// The project's own files and the packages that it may import, outermost first.
-fn folders(root: &ProjectRoot, settings: &ProjectSettings, environment: &Environment) -> Vec<Folder> {
-    let own = std::iter::once(root.path()).map(|folder| (folder, false));
-    let besides = settings.extra_paths.iter().chain(&settings.stub_path).chain(&environment.packages);
-    // What is reached from the root anyway belongs to the project.
-    let besides = besides.filter(|folder| !is_reached(root.path(), folder));
-    own.chain(besides.map(|folder| (folder.as_path(), true)))
-        .map(|(folder, packages)| Folder { folder: folder.to_owned(), packages })
-        .collect()
-}
-
 /// Watches these folders and the allowed ones that links in them lead to, and reads what is there.
 fn watch_and_scan(watcher: &Watcher, allowed: &AllowedRoots, mut folders: Vec<Folder>) -> (Subscription, Tree) {
     loop {
         // Watched first and read then: what changes from here on is told of.
         let touched = watcher.subscribe(folders.iter().map(|place| place.folder.clone()).collect());
         let tree = Tree::scan(folders.clone());
-        let mut linked = tree.linked_outside();
-        // What lies above the project would make all its files count as packages.
-        linked.retain(|place| allowed.hold(&place.folder) && !folders[0].folder.starts_with(&place.folder));
-        if linked.is_empty() || folders.len() > MAX_FOLDERS {
+        let linked = tree.linked_places(allowed);
+        if linked.is_empty() {
             return (touched, tree);
         }
         folders.extend(linked);

@@ -7,8 +7,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::environment::is_environment;
+use super::environment::{Environment, is_environment};
+use super::paths::AllowedRoots;
+use crate::model::{ProjectRoot, ProjectSettings};
 
+/// A project whose links lead to more folders than this is not followed through all of them.
+const MAX_PLACES: usize = 1000;
 /// Folders that hold no sources of a project, by name; those that begin with a dot hold none either.
 const SKIPPED: [&str; 2] = ["node_modules", "__pycache__"];
 
@@ -80,7 +84,7 @@ impl Stamp {
 }
 
 /// The files of some places, as they were last seen.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree {
     places: Vec<Place>,
     files: BTreeMap<PathBuf, Stamp>,
@@ -96,9 +100,50 @@ impl Tree {
         Self { places, files, links }
     }
 
+    /// The same with the places that links lead to. Blocks on the file system.
+    #[must_use]
+    pub fn scan_linked(mut places: Vec<Place>, allowed: &AllowedRoots) -> Self {
+        loop {
+            let tree = Self::scan(places.clone());
+            let linked = tree.linked_places(allowed);
+            if linked.is_empty() {
+                return tree;
+            }
+            places.extend(linked);
+        }
+    }
+
+    /// The places.
+    #[must_use]
+    pub fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    /// All files.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.keys().map(PathBuf::as_path)
+    }
+
+    /// What differs from another look at the same places: files with other stamps, and whether any came or went.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> (BTreeSet<PathBuf>, bool) {
+        let touched = self.files.iter().filter(|(path, stamp)| other.files.get(*path).is_some_and(|now| now != *stamp));
+        let is_other = self.places != other.places || self.links != other.links || !self.files.keys().eq(other.files.keys());
+        (touched.map(|(path, _)| path.clone()).collect(), is_other)
+    }
+
+    /// Allowed folders outside all places that links lead to: an import may go through them.
+    #[must_use]
+    pub fn linked_places(&self, allowed: &AllowedRoots) -> Vec<Place> {
+        let mut linked = if self.places.len() > MAX_PLACES { Vec::new() } else { self.linked_outside() };
+        // What lies above the project would make all its files count as packages.
+        linked.retain(|place| allowed.hold(&place.folder) && !self.places[0].folder.starts_with(&place.folder));
+        linked
+    }
+
     /// Where links lead, if that is outside all places: an import may go through them.
     #[must_use]
-    pub fn linked_outside(&self) -> Vec<Place> {
+    fn linked_outside(&self) -> Vec<Place> {
         let targets: BTreeSet<_> = self.links.values().cloned().collect();
         let outside = |target: &PathBuf| !self.places.iter().any(|place| is_reached(&place.folder, target));
         targets.into_iter().filter(outside).map(|folder| Place { folder, packages: true }).collect()
@@ -186,6 +231,18 @@ impl Tree {
             .max_by_key(|place| place.folder.as_os_str().len())
             .is_some_and(|place| place.packages)
     }
+}
+
+/// The project's own files and the packages that it may import, outermost first.
+#[must_use]
+pub fn places(root: &ProjectRoot, settings: &ProjectSettings, environment: &Environment) -> Vec<Place> {
+    let own = std::iter::once(root.path()).map(|folder| (folder, false));
+    let besides = settings.extra_paths.iter().chain(&settings.stub_path).chain(&environment.packages);
+    // What is reached from the root anyway belongs to the project.
+    let besides = besides.filter(|folder| !is_reached(root.path(), folder));
+    own.chain(besides.map(|folder| (folder.as_path(), true)))
+        .map(|(folder, packages)| Place { folder: folder.to_owned(), packages })
+        .collect()
 }
 
 /// Whether a folder below a place is left out.

@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use crate::harness::repository;
 
 /// The floors, lowest first; the parts of one floor that are listed apart don't know each other.
-const FLOORS: [&[&[&str]]; 6] = [
+const FLOORS: [&[&[&str]]; 7] = [
     &[&["model", "position"]],
-    &[&["lsp"], &["workspace"]],
+    &[&["lsp"], &["store"], &["workspace"]],
     &[&["pyright"]],
+    &[&["results"]],
     &[&["export"]],
     &[&["grpc"], &["admin"], &["cli"]],
     &[&["config", "telemetry", "app", "main", "lib"]],
 ];
 
 /// What only some parts may name, and which.
-const RESERVED: [(&str, &[&str]); 9] = [
+const RESERVED: [(&str, &[&str]); 10] = [
     ("axum", &["admin"]),
     ("tonic", &["grpc", "cli", "app", "main", "lib"]),
     ("crate::proto", &["grpc", "cli"]),
@@ -24,6 +25,7 @@ const RESERVED: [(&str, &[&str]); 9] = [
     ("gix", &["workspace"]),
     ("lsp_types", &["pyright", "cli"]),
     ("notify", &["workspace"]),
+    ("sqlx", &["store"]),
     ("tree_sitter", &["workspace"]),
 ];
 

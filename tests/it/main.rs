@@ -23,4 +23,5 @@ mod modes;
 mod projects;
 mod sameness;
 mod sharing;
+mod store;
 mod texts;

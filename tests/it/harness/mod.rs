@@ -1,6 +1,7 @@
 //! A real server on a free port, real projects, and real packages from PyPI.
 
 pub mod fault;
+pub mod postgres;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};

@@ -1,0 +1,209 @@
+//! One look at all that a project's types can depend on: its files, the packages it may import, and its configuration.
+//!
+//! What the files import is left to the module above.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::model::{Digest, Evaluation, ProjectRoot, ProjectSettings};
+use crate::pyright::bridge;
+use crate::pyright::install::Engine;
+use crate::workspace::changes::Seen;
+use crate::workspace::environment::Environment;
+use crate::workspace::paths::AllowedRoots;
+use crate::workspace::scope::{Scope, configurations};
+use crate::workspace::shape::{Candidate, Module, Shape};
+use crate::workspace::tree::{Tree, places};
+
+/// Counts up whenever keys are made of something else.
+const VERSION: u8 = 1;
+/// Modules that Pyright imports into every file.
+const ALWAYS: [&str; 3] = ["__builtins__", "builtins", "_typeshed._type_checker_internals"];
+/// Folders below a root in which Pyright looks for imports too.
+const CUSTOMARY: [&str; 2] = ["src", "typings"];
+/// Keys of a configuration that have imports looked for elsewhere.
+const LEADING: [&str; 7] =
+    ["extends", "executionEnvironments", "extraPaths", "stubPath", "typeshedPath", "venv", "venvPath"];
+
+/// A look at a project.
+#[derive(Debug)]
+pub struct Look {
+    root: ProjectRoot,
+    tree: Tree,
+    shape: Shape,
+    seen: Arc<Seen>,
+    environment: Environment,
+    /// Where Pyright and its stubs are.
+    engine: PathBuf,
+    /// Of all that is the same for every file; none where types can depend on what is not looked at.
+    common: Option<[u8; 32]>,
+}
+
+impl Look {
+    /// Looks. Blocks on the file system.
+    #[must_use]
+    pub fn take(
+        root: &ProjectRoot,
+        settings: &ProjectSettings,
+        allowed: &AllowedRoots,
+        engine: &Engine,
+        evaluation: Evaluation,
+        seen: Arc<Seen>,
+    ) -> Self {
+        let environment = Environment::discover(root.path(), settings.venv.as_deref(), &|path| allowed.hold(path));
+        let tree = Tree::scan_linked(places(root, settings, &environment), allowed);
+        let shape = Shape::of(tree.files());
+        let engine_folder = engine.server.parent().unwrap_or(&engine.server).to_owned();
+        let mut look =
+            Self { root: root.clone(), tree, shape, seen, environment, engine: engine_folder, common: None };
+        look.common = look.common(settings, &engine.version, evaluation);
+        look
+    }
+
+    /// The project's own source files, in order.
+    #[must_use]
+    pub fn sources(&self) -> Vec<PathBuf> {
+        let scope = Scope::read(self.root.path());
+        let is_own = |path: &&Path| path.strip_prefix(self.root.path()).is_ok_and(|path| scope.holds(path));
+        self.tree.sources().filter(is_own).map(Path::to_owned).collect()
+    }
+
+    /// Files that were touched from this look to another, and whether more than their bytes can be otherwise.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> (BTreeSet<PathBuf>, bool) {
+        let (touched, is_other) = self.tree.differences(&other.tree);
+        (touched, is_other || self.common != other.common)
+    }
+
+    /// Of all that every file's types depend on; none where they can depend on what is not looked at.
+    #[must_use]
+    pub fn shared(&self) -> Option<[u8; 32]> {
+        self.common
+    }
+
+    /// The digest of a file's bytes, as far as it can change; none where it can't be read. Blocks on the file system.
+    #[must_use]
+    pub fn digest(&self, path: &Path) -> Option<Digest> {
+        // What comes with Pyright is known by its release.
+        if path.starts_with(&self.engine) { Some(Digest::of(b"")) } else { self.seen.digest(path) }
+    }
+
+    /// Whether a file comes with Pyright.
+    #[must_use]
+    pub fn is_engine(&self, path: &Path) -> bool {
+        path.starts_with(&self.engine)
+    }
+
+    /// A file's name that is the same wherever the project, its environment and Pyright lie.
+    #[must_use]
+    pub fn name(&self, path: &Path) -> String {
+        let named = self.named_folders().find_map(|(name, folder)| {
+            let rest = path.strip_prefix(folder).ok()?;
+            Some(format!("{name}/{}", rest.display()))
+        });
+        named.unwrap_or_else(|| path.display().to_string())
+    }
+
+    /// The file of such a name.
+    #[must_use]
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        if name.starts_with('/') {
+            return Some(name.into());
+        }
+        let (folder, rest) = name.split_once('/')?;
+        self.named_folders().find(|(name, _)| name == folder).map(|(_, path)| path.join(rest))
+    }
+
+    /// Folders within others come first.
+    fn named_folders(&self) -> impl Iterator<Item = (String, &Path)> {
+        let places = self.tree.places().iter().enumerate().rev();
+        let places = places.map(|(index, place)| (format!("place{index}"), place.folder.as_path()));
+        let library = self.environment.standard_library.iter().map(|folder| ("library".to_owned(), folder.as_path()));
+        std::iter::once(("pyright".to_owned(), self.engine.as_path())).chain(library).chain(places)
+    }
+
+    /// Of all that a file's imports of these modules can find. Reads what marks packages as typed.
+    #[must_use]
+    pub fn candidates(&self, file: &Path, modules: &[String]) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        let mut tell = |candidate: Candidate<'_>| match candidate {
+            Candidate::Nothing => hash.update([0]),
+            Candidate::Kinds(kinds) => {
+                hash.update([1]);
+                hash.update(kinds.to_be_bytes());
+            }
+            Candidate::Named(name) => {
+                hash.update([2]);
+                hash.update(name);
+                hash.update([0]);
+            }
+            Candidate::Typed(folder) => {
+                hash.update([3]);
+                hash.update(self.digest(&folder.join("py.typed")).as_ref().map_or("", Digest::as_str));
+            }
+        };
+        let folders = self.import_folders();
+        let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
+        self.shape.beside(file, &mut tell);
+        for module in ALWAYS.into_iter().chain(modules.iter().map(String::as_str)) {
+            self.shape.candidates(file, &folders, Module::new(module), &mut tell);
+        }
+        hash.finalize().into()
+    }
+
+    fn import_folders(&self) -> Vec<PathBuf> {
+        let customary = CUSTOMARY.iter().map(|name| self.root.path().join(name));
+        self.tree.places().iter().map(|place| place.folder.clone()).chain(customary).collect()
+    }
+
+    fn common(&self, settings: &ProjectSettings, version: &str, evaluation: Evaluation) -> Option<[u8; 32]> {
+        let mut hash = Sha256::new();
+        let mut part = |bytes: &[u8]| {
+            hash.update(bytes.len().to_be_bytes());
+            hash.update(bytes);
+        };
+        part(&[VERSION, u8::from(evaluation == Evaluation::Shared)]);
+        part(version.as_bytes());
+        part(bridge::digest().as_str().as_bytes());
+        let ProjectSettings { python_version, python_platform, venv, extra_paths, stub_path } = settings;
+        let paths: Vec<String> = extra_paths.iter().chain(stub_path).map(|path| self.name(path)).collect();
+        let Environment { version, packages, standard_library, .. } = &self.environment;
+        let packages: Vec<String> = packages.iter().map(|path| self.name(path)).collect();
+        let said = (python_version, python_platform, venv.is_some(), stub_path.is_some(), paths);
+        part(format!("{said:?} {version:?} {packages:?} {}", standard_library.is_some()).as_bytes());
+        let mut leads = false;
+        for (depth, configuration) in configurations(self.root.path()) {
+            part(&depth.to_be_bytes());
+            part(configuration.to_string().as_bytes());
+            for key in LEADING {
+                let value = &configuration[key];
+                leads |= !value.is_null();
+                if leads_out(value) {
+                    return None;
+                }
+            }
+        }
+        if leads {
+            // Where imports are looked for is not known here, so that each file that comes or goes can matter.
+            self.tree.files().for_each(|path| part(self.name(path).as_bytes()));
+        }
+        Some(hash.finalize().into())
+    }
+}
+
+/// Whether a configuration's value can name what is not below its own folder.
+fn leads_out(value: &Value) -> bool {
+    match value {
+        Value::String(path) => {
+            let is_plain = |part: &str| part != ".." && !part.starts_with('~') && !part.contains('$');
+            path.starts_with('/') || !path.split(['/', '\\']).all(is_plain)
+        }
+        Value::Array(values) => values.iter().any(leads_out),
+        Value::Object(values) => values.values().any(leads_out),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
