@@ -3,10 +3,12 @@
 //! It also makes a caller's settings win over those of the project's own configuration. What is asked over it, and
 //! what is kept of the answers, is left to `batch`.
 
+use std::sync::OnceLock;
+
 use serde_json::json;
 
 use super::process::Preload;
-use crate::model::ProjectSettings;
+use crate::model::{Digest, ProjectSettings};
 
 /// The package's files; `main.cjs` is the one to load.
 const FILES: &[(&str, &str)] = &[
@@ -24,6 +26,13 @@ const VARIABLE: &str = "PYRIGHTD_BRIDGE";
 
 /// The text on which the bridge tries itself, as a document that is never on disk.
 pub const SAMPLE: &str = include_str!("bridge/sample.py");
+
+/// Of the whole package: another one may tell otherwise.
+#[must_use]
+pub fn digest() -> &'static Digest {
+    static DIGEST: OnceLock<Digest> = OnceLock::new();
+    DIGEST.get_or_init(|| Digest::of(FILES.iter().map(|(_, text)| *text).collect::<String>().as_bytes()))
+}
 
 /// What Node has to load for these settings, and to answer requests of our own; none where it has to do neither.
 #[must_use]

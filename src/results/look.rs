@@ -26,8 +26,8 @@ const ALWAYS: [&str; 3] = ["__builtins__", "builtins", "_typeshed._type_checker_
 /// Folders below a root in which Pyright looks for imports too.
 const CUSTOMARY: [&str; 2] = ["src", "typings"];
 /// Keys of a configuration that have imports looked for elsewhere.
-const LEADING: [&str; 7] =
-    ["extends", "executionEnvironments", "extraPaths", "stubPath", "typeshedPath", "venv", "venvPath"];
+const LEADING: [&str; 6] =
+    ["executionEnvironments", "extraPaths", "stubPath", "typeshedPath", "venv", "venvPath"];
 
 /// A look at a project.
 #[derive(Debug)]
@@ -179,6 +179,9 @@ impl Look {
         for (depth, configuration) in configurations(self.root.path()) {
             part(&depth.to_be_bytes());
             part(configuration.to_string().as_bytes());
+            if !configuration["extends"].is_null() {
+                return None;
+            }
             for key in LEADING {
                 let value = &configuration[key];
                 leads |= !value.is_null();

@@ -102,6 +102,10 @@ pub fn by_digest(
     }
     changes.changed.sort();
     changes.deleted.sort();
+    let mut seen = seen.0.lock().unwrap_or_else(PoisonError::into_inner);
+    for name in &changes.deleted {
+        seen.remove(&root.join(name));
+    }
     changes
 }
 

@@ -18,13 +18,9 @@ impl Scope {
     /// Reads the configuration in a root; what can't be read counts as absent, as it does for Pyright.
     #[must_use]
     pub fn read(root: &Path) -> Self {
-        let json = || parse_json(&std::fs::read_to_string(root.join("pyrightconfig.json")).ok()?);
-        let toml = || {
-            let text = std::fs::read_to_string(root.join("pyproject.toml")).ok()?;
-            let table: Value = toml::from_str(&text).ok()?;
-            Some(table["tool"]["pyright"].clone())
-        };
-        let settings = json().or_else(toml).unwrap_or_default();
+        let json = read(&root.join("pyrightconfig.json")).and_then(|text| parse_json(&text));
+        let toml = || parse_toml(&read(&root.join("pyproject.toml"))?);
+        let settings = json.or_else(toml).unwrap_or_default();
         Self { include: globs(&settings["include"]), exclude: globs(&settings["exclude"]) }
     }
 
@@ -34,6 +30,28 @@ impl Scope {
         self.include.as_ref().is_none_or(|include| include.is_match(file))
             && !self.exclude.as_ref().is_some_and(|exclude| exclude.is_match(file))
     }
+}
+
+/// What can configure Pyright for a root: in the root, or else in the nearest folder above that has such a file. Each comes
+/// with how many folders above that is; one that can't be understood is its text.
+#[must_use]
+pub fn configurations(root: &Path) -> Vec<(usize, Value)> {
+    let nearest = |name: &str, parse: fn(&str) -> Option<Value>| {
+        let mut found = root.ancestors().enumerate().filter_map(|(depth, folder)| Some((depth, read(&folder.join(name))?)));
+        let (depth, text) = found.next()?;
+        Some((depth, parse(&text).unwrap_or(Value::String(text))))
+    };
+    [nearest("pyrightconfig.json", parse_json), nearest("pyproject.toml", parse_toml)].into_iter().flatten().collect()
+}
+
+fn read(path: &Path) -> Option<String> {
+    std::fs::read_to_string(path).ok()
+}
+
+/// The part of a `pyproject.toml` that is Pyright's.
+fn parse_toml(text: &str) -> Option<Value> {
+    let table: Value = toml::from_str(text).ok()?;
+    Some(table["tool"]["pyright"].clone())
 }
 
 /// JSON with comments and trailing commas.
