@@ -12,6 +12,7 @@ pub mod lsp;
 pub mod model;
 pub mod position;
 pub mod pyright;
+pub mod results;
 pub mod store;
 pub mod telemetry;
 pub mod workspace;

@@ -296,8 +296,9 @@ impl Evaluated {
             .map(|found: Vec<(u32, Range)>| found.into_iter().map(place).collect())
             .collect::<Option<_>>()?;
         let is_text = |index: u32| (index as usize) < texts.len();
-        let fits = names.iter().all(|name: &Name| name.text.is_none_or(|text| is_text(text) && is_text(name.documented)))
-            && (!extras.definitions || definitions.len() == names.len());
+        let fits =
+            names.iter().all(|name: &Name| name.text.is_none_or(|text| is_text(text) && is_text(name.documented)))
+                && (!extras.definitions || definitions.len() == names.len());
         fits.then_some(Self { digest, extras, texts, names, definitions })
     }
 

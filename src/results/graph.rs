@@ -41,7 +41,9 @@ pub(super) fn digests(nodes: &HashMap<PathBuf, Node>) -> HashMap<&Path, [u8; 32]
     let circles = kosaraju_scc(&graph);
     let mut circle_of = vec![0; nodes.len()];
     for (number, circle) in circles.iter().enumerate() {
-        circle.iter().for_each(|index| circle_of[index.index()] = number);
+        for index in circle {
+            circle_of[index.index()] = number;
+        }
     }
     // Those that others import come first.
     let mut done: Vec<Option<[u8; 32]>> = Vec::with_capacity(circles.len());
@@ -57,7 +59,9 @@ pub(super) fn digests(nodes: &HashMap<PathBuf, Node>) -> HashMap<&Path, [u8; 32]
             let mut hash = Sha256::new();
             for part in [own, others] {
                 hash.update(part.len().to_be_bytes());
-                part.iter().for_each(|digest| hash.update(digest));
+                for digest in part {
+                    hash.update(digest);
+                }
             }
             hash.finalize().into()
         }));
@@ -86,7 +90,10 @@ mod tests {
             (path(name), Node { own, imports: imports.chars().map(path).collect() })
         });
         let nodes = nodes.collect();
-        digests(&nodes).into_iter().map(|(path, digest)| (path.to_str().unwrap().chars().next().unwrap(), digest)).collect()
+        digests(&nodes)
+            .into_iter()
+            .map(|(path, digest)| (path.to_str().unwrap().chars().next().unwrap(), digest))
+            .collect()
     }
 
     /// The files whose digests differ.

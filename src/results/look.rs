@@ -26,8 +26,7 @@ const ALWAYS: [&str; 3] = ["__builtins__", "builtins", "_typeshed._type_checker_
 /// Folders below a root in which Pyright looks for imports too.
 const CUSTOMARY: [&str; 2] = ["src", "typings"];
 /// Keys of a configuration that have imports looked for elsewhere.
-const LEADING: [&str; 6] =
-    ["executionEnvironments", "extraPaths", "stubPath", "typeshedPath", "venv", "venvPath"];
+const LEADING: [&str; 6] = ["executionEnvironments", "extraPaths", "stubPath", "typeshedPath", "venv", "venvPath"];
 
 /// A look at a project.
 #[derive(Debug)]
@@ -58,8 +57,7 @@ impl Look {
         let tree = Tree::scan_linked(places(root, settings, &environment), allowed);
         let shape = Shape::of(tree.files());
         let engine_folder = engine.server.parent().unwrap_or(&engine.server).to_owned();
-        let mut look =
-            Self { root: root.clone(), tree, shape, seen, environment, engine: engine_folder, common: None };
+        let mut look = Self { root: root.clone(), tree, shape, seen, environment, engine: engine_folder, common: None };
         look.common = look.common(settings, &engine.version, evaluation);
         look
     }

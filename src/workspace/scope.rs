@@ -37,7 +37,8 @@ impl Scope {
 #[must_use]
 pub fn configurations(root: &Path) -> Vec<(usize, Value)> {
     let nearest = |name: &str, parse: fn(&str) -> Option<Value>| {
-        let mut found = root.ancestors().enumerate().filter_map(|(depth, folder)| Some((depth, read(&folder.join(name))?)));
+        let mut found =
+            root.ancestors().enumerate().filter_map(|(depth, folder)| Some((depth, read(&folder.join(name))?)));
         let (depth, text) = found.next()?;
         Some((depth, parse(&text).unwrap_or(Value::String(text))))
     };

@@ -92,13 +92,7 @@ impl Shape {
 
     /// Tells `tell` what a file's import of a module can find: below each of the folders that imports are looked for in,
     /// and below those that hold the file. With each folder that is marked as typed comes its path.
-    pub fn candidates(
-        &self,
-        file: &Path,
-        folders: &[&Path],
-        module: Module<'_>,
-        tell: &mut impl FnMut(Candidate<'_>),
-    ) {
+    pub fn candidates(&self, file: &Path, folders: &[&Path], module: Module<'_>, tell: &mut impl FnMut(Candidate<'_>)) {
         if module.dots > 0 {
             if let Some(folder) = file.ancestors().nth(module.dots) {
                 self.below(folder, module, tell);

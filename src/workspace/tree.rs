@@ -128,7 +128,8 @@ impl Tree {
     #[must_use]
     pub fn differences(&self, other: &Self) -> (BTreeSet<PathBuf>, bool) {
         let touched = self.files.iter().filter(|(path, stamp)| other.files.get(*path).is_some_and(|now| now != *stamp));
-        let is_other = self.places != other.places || self.links != other.links || !self.files.keys().eq(other.files.keys());
+        let is_other =
+            self.places != other.places || self.links != other.links || !self.files.keys().eq(other.files.keys());
         (touched.map(|(path, _)| path.clone()).collect(), is_other)
     }
 

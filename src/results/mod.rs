@@ -1,0 +1,308 @@
+//! Results that hold: what files were told to be, kept under keys made of all that it depends on.
+//!
+//! A key says nothing of where a project lies, when it was asked about, or by whom: who has the same files, packages,
+//! configuration and release of Pyright has the same keys. How results are kept is left to `store`.
+
+mod graph;
+mod look;
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use moka::sync::Cache;
+use sha2::{Digest as _, Sha256};
+
+use self::graph::Node;
+pub use self::look::Look;
+use crate::model::{Digest, Evaluation, ProjectRoot, ProjectSettings};
+use crate::pyright::batch::{Evaluated, Extras, Imports};
+use crate::pyright::install::Engine;
+use crate::pyright::session::Session;
+use crate::store::{Key, Store, StoreError};
+use crate::workspace::changes::Seen;
+use crate::workspace::paths::AllowedRoots;
+
+/// What is remembered of files' imports, in bytes.
+const REMEMBERED: u64 = 16 << 20;
+/// Files that an engine is asked about at once.
+const ASKED: usize = 200;
+
+/// What is kept of results, for all projects.
+#[derive(Debug)]
+pub struct Results {
+    store: Store,
+    engine: Engine,
+    evaluation: Evaluation,
+    roots: Arc<AllowedRoots>,
+    /// Digests that were read before, of each project.
+    seen: Mutex<HashMap<ProjectRoot, Arc<Seen>>>,
+    /// What was read from the store of files' imports, or written there.
+    remembered: Cache<Key, Arc<str>>,
+}
+
+/// What a look's files depend on, as far as it is known.
+#[derive(Clone, Debug, Default)]
+pub struct Keys(HashMap<PathBuf, [u8; 32]>);
+
+impl Keys {
+    /// The key of what is told of a file, in isolated evaluation, with this beside the types; none where it is not known.
+    #[must_use]
+    pub fn of(&self, path: &Path, extras: Extras) -> Option<Key> {
+        let Extras { documentation, definitions } = extras;
+        Some(key("result", &[self.0.get(path)?, &[u8::from(documentation), u8::from(definitions)]]))
+    }
+}
+
+impl Results {
+    /// Kept in this store, as this engine tells them.
+    #[must_use]
+    pub fn new(store: Store, engine: Engine, evaluation: Evaluation, roots: Arc<AllowedRoots>) -> Self {
+        let weigher = |_: &Key, text: &Arc<str>| u32::try_from(text.len() + 64).unwrap_or(u32::MAX);
+        let remembered = Cache::builder().max_capacity(REMEMBERED).weigher(weigher).build();
+        Self { store, engine, evaluation, roots, seen: Mutex::default(), remembered }
+    }
+
+    /// Where they are kept.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// A look at a project as it is now on disk.
+    pub async fn look(&self, root: &ProjectRoot, settings: &ProjectSettings) -> Arc<Look> {
+        let seen =
+            Arc::clone(self.seen.lock().unwrap_or_else(PoisonError::into_inner).entry(root.clone()).or_default());
+        let (root, settings, roots) = (root.clone(), settings.clone(), Arc::clone(&self.roots));
+        let (engine, evaluation) = (self.engine.clone(), self.evaluation);
+        blocking(move || Arc::new(Look::take(&root, &settings, &roots, &engine, evaluation, seen))).await
+    }
+
+    /// The keys of these files, as far as it is known what they import: from the store, or else from an engine.
+    ///
+    /// A file has none where its result can't be told from others, such as one that depends on a file in `spoilt`.
+    ///
+    /// # Errors
+    /// Those of the store. What an engine can't tell is not known, which is none.
+    pub async fn keys(
+        &self,
+        look: &Arc<Look>,
+        files: &[PathBuf],
+        spoilt: &HashSet<PathBuf>,
+        engine: Option<&Arc<Session>>,
+    ) -> Result<Keys, StoreError> {
+        let Some(common) = look.shared() else { return Ok(Keys::default()) };
+        let mut nodes: HashMap<PathBuf, Node> = HashMap::new();
+        let mut wave: Vec<PathBuf> = files.to_vec();
+        while !wave.is_empty() {
+            let found = self.nodes(look, &common, std::mem::take(&mut wave), spoilt, engine).await?;
+            let found: Vec<(PathBuf, Node)> = found;
+            let mut next: HashSet<PathBuf> = HashSet::new();
+            for (_, node) in &found {
+                next.extend(node.imports.iter().cloned());
+            }
+            nodes.extend(found);
+            wave = next.into_iter().filter(|path| !nodes.contains_key(path)).collect();
+        }
+        let files = files.to_vec();
+        let keys = blocking(move || {
+            let digests = graph::digests(&nodes);
+            let known = files.into_iter().filter_map(|path| {
+                let digest = *digests.get(path.as_path())?;
+                Some((path, key("file", &[&common, &digest]).0))
+            });
+            known.collect()
+        });
+        Ok(Keys(keys.await))
+    }
+
+    /// What is known of these files' imports.
+    async fn nodes(
+        &self,
+        look: &Arc<Look>,
+        common: &[u8; 32],
+        files: Vec<PathBuf>,
+        spoilt: &HashSet<PathBuf>,
+        engine: Option<&Arc<Session>>,
+    ) -> Result<Vec<(PathBuf, Node)>, StoreError> {
+        let (now, common) = (Arc::clone(look), *common);
+        let files = files.into_iter().map(|path| (spoilt.contains(&path), path)).collect::<Vec<_>>();
+        let files: Vec<File> = blocking(move || {
+            let file = |(is_spoilt, path): (bool, PathBuf)| {
+                let digest = if is_spoilt { None } else { now.digest(&path) };
+                let named = digest.map(|digest| {
+                    let key = key("names", &[&common, now.name(&path).as_bytes(), digest.as_str().as_bytes()]);
+                    (digest, key)
+                });
+                File { path, named }
+            };
+            files.into_iter().map(file).collect()
+        })
+        .await;
+
+        // Which modules each names, then which files those are: that depends on what else there is.
+        let mut names = self.remembered(files.iter().filter_map(File::key).collect()).await?;
+        let mut found = self.found(look, &files, &names).await?;
+        if let Some(engine) = engine {
+            let is_missing = |file: &&File| file.key().is_some_and(|key| !found.contains_key(&key));
+            let missing: Vec<&File> = files.iter().filter(is_missing).collect();
+            let told = tell_imports(engine, &missing).await;
+            self.remember(look, &missing, told, &mut names, &mut found).await?;
+        }
+        let node = |file: File| {
+            let found = file.key().and_then(|key| found.get(&key));
+            let node = match found {
+                Some((own, imports)) => Node { own: Some(*own), imports: imports.clone() },
+                None => Node { own: None, imports: Vec::new() },
+            };
+            (file.path, node)
+        };
+        Ok(files.into_iter().map(node).collect())
+    }
+
+    /// Of the files whose modules are known, which files those are, by the key of the names.
+    async fn found(
+        &self,
+        look: &Arc<Look>,
+        files: &[File],
+        names: &HashMap<Key, Arc<str>>,
+    ) -> Result<HashMap<Key, ([u8; 32], Vec<PathBuf>)>, StoreError> {
+        let known: Vec<_> = files
+            .iter()
+            .filter_map(|file| Some((file.path.clone(), file.key()?, Arc::clone(names.get(&file.key()?)?))))
+            .collect();
+        let now = Arc::clone(look);
+        let sought: Vec<(Key, Key)> = blocking(move || {
+            let sought = |(path, key, names): (PathBuf, Key, Arc<str>)| (key, found_key(&now, &path, key, &names));
+            known.into_iter().map(sought).collect()
+        })
+        .await;
+        let found = self.remembered(sought.iter().map(|(_, found)| *found).collect()).await?;
+        let imports = sought.into_iter().filter_map(|(key, found_key)| {
+            let paths = found.get(&found_key)?.lines().map(|name| look.path(name)).collect::<Option<Vec<_>>>()?;
+            Some((key, (found_key.0, paths)))
+        });
+        Ok(imports.collect())
+    }
+
+    /// Keeps what an engine told of these files' imports, if it was told of the same bytes.
+    async fn remember(
+        &self,
+        look: &Arc<Look>,
+        files: &[&File],
+        told: Vec<Imports>,
+        names: &mut HashMap<Key, Arc<str>>,
+        found: &mut HashMap<Key, ([u8; 32], Vec<PathBuf>)>,
+    ) -> Result<(), StoreError> {
+        let mut told: HashMap<PathBuf, Imports> = told.into_iter().map(|told| (told.path.clone(), told)).collect();
+        let told = files.iter().filter_map(|file| {
+            let (digest, key) = file.named.as_ref()?;
+            let told = told.remove(&file.path)?;
+            (look.is_engine(&file.path) || told.digest == *digest).then(|| (file.path.clone(), *key, told))
+        });
+        let (told, now) = (told.collect::<Vec<_>>(), Arc::clone(look));
+        let told: Vec<_> = blocking(move || {
+            let found = |(path, key, told): (PathBuf, Key, Imports)| {
+                let names: Arc<str> = told.names.join("\n").into();
+                let found_key = found_key(&now, &path, key, &names);
+                let files: Vec<String> = told.files.iter().map(|path| now.name(path)).collect();
+                (key, names, found_key, Arc::<str>::from(files.join("\n")), told.files)
+            };
+            told.into_iter().map(found).collect()
+        })
+        .await;
+        let mut contents = Vec::with_capacity(told.len() * 2);
+        for (key, named, found_key, files, paths) in told {
+            contents.push((key, named.as_bytes().to_vec()));
+            contents.push((found_key, files.as_bytes().to_vec()));
+            self.remembered.insert(key, Arc::clone(&named));
+            self.remembered.insert(found_key, files);
+            names.insert(key, named);
+            found.insert(key, (found_key.0, paths));
+        }
+        self.store.put(contents).await
+    }
+
+    /// Texts by their keys, from memory or else from the store.
+    async fn remembered(&self, keys: Vec<Key>) -> Result<HashMap<Key, Arc<str>>, StoreError> {
+        let mut texts: HashMap<Key, Arc<str>> = HashMap::with_capacity(keys.len());
+        let mut missing = Vec::new();
+        for key in keys {
+            match self.remembered.get(&key) {
+                Some(text) => drop(texts.insert(key, text)),
+                None => missing.push(key),
+            }
+        }
+        if !missing.is_empty() {
+            for (key, bytes) in self.store.get(&missing).await? {
+                let Ok(text) = String::from_utf8(bytes) else { continue };
+                let text: Arc<str> = text.into();
+                self.remembered.insert(key, Arc::clone(&text));
+                texts.insert(key, text);
+            }
+        }
+        Ok(texts)
+    }
+
+    /// What was told of a file's bytes, from the bytes that were kept.
+    #[must_use]
+    pub fn read(look: &Look, kept: &[u8], digest: Digest, extras: Extras) -> Option<Evaluated> {
+        Evaluated::from_bytes(kept, digest, extras, |name| look.path(name))
+    }
+
+    /// The same to be kept; none where the engine failed in places, since it may not fail again.
+    #[must_use]
+    pub fn write(look: &Look, evaluated: &Evaluated) -> Option<Vec<u8>> {
+        evaluated.is_whole().then(|| evaluated.to_bytes(|path| look.name(path)))
+    }
+}
+
+/// A file, and the digest of its bytes with the key of the modules that they name; none where it can't be read.
+struct File {
+    path: PathBuf,
+    named: Option<(Digest, Key)>,
+}
+
+impl File {
+    fn key(&self) -> Option<Key> {
+        self.named.as_ref().map(|(_, key)| *key)
+    }
+}
+
+/// The key of the files that a file's modules are.
+fn found_key(look: &Look, path: &Path, names_key: Key, names: &str) -> Key {
+    let modules: Vec<String> = names.lines().map(str::to_owned).collect();
+    key("found", &[&names_key.0, &look.candidates(path, &modules)])
+}
+
+async fn tell_imports(engine: &Arc<Session>, files: &[&File]) -> Vec<Imports> {
+    let mut told = Vec::new();
+    for files in files.chunks(ASKED) {
+        let paths: Vec<PathBuf> = files.iter().map(|file| file.path.clone()).collect();
+        match engine.imports(&paths).await {
+            Ok(more) => told.extend(more),
+            Err(error) => {
+                tracing::debug!(%error, "what files import is not known");
+                break;
+            }
+        }
+    }
+    told
+}
+
+/// A digest of these parts, for a purpose.
+fn key(purpose: &str, parts: &[&[u8]]) -> Key {
+    let mut hash = Sha256::new();
+    for part in std::iter::once(purpose.as_bytes()).chain(parts.iter().copied()) {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part);
+    }
+    Key(hash.finalize().into())
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
