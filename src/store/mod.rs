@@ -39,7 +39,7 @@ pub struct Store {
 
 impl Store {
     /// Opens what is kept there, made or brought to the newest schema first. With `max_bytes`, what was not used for
-    /// the longest is removed whenever there is more.
+    /// the longest is removed whenever there is more; SQLite's log of what is being written comes on top.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Full`], [`StoreError::Newer`], [`StoreError::Corrupt`], and

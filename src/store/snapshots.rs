@@ -85,7 +85,8 @@ pub struct Page {
 const COLUMNS: &str = "number, id, project_id, engine, commit_id, details, files, types, created_at, used_at";
 
 impl Store {
-    /// Saves a snapshot together with those of its contents that may not be kept yet: both, or neither.
+    /// Saves a snapshot together with those of its contents that may not be kept yet: both, or neither. Where the
+    /// connection is lost at the very end, it may have been saved in spite of [`StoreError::Unavailable`].
     ///
     /// # Errors
     /// [`StoreError::Conflict`] where the base is not the project's latest; [`StoreError::Missing`] for files whose
