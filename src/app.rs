@@ -15,13 +15,15 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use crate::admin::Admin;
-use crate::config::{Config, user_cache};
+use crate::config::{Config, EngineMode, Evaluation, StoreUrl, user_cache, user_state};
 use crate::export::Exporter;
 use crate::grpc::Services;
 use crate::pyright::install::{self, Engine};
 use crate::pyright::registry::Registry;
 use crate::pyright::session::Limits;
 use crate::pyright::supervisor::Common;
+use crate::results::Results;
+use crate::store::{Keeper, Location};
 use crate::workspace::paths::AllowedRoots;
 use crate::workspace::watch::Watcher;
 
@@ -46,6 +48,16 @@ pub fn engine(config: &Config) -> anyhow::Result<Engine> {
         .or_else(user_cache)
         .context("there is no cache folder to install Pyright into: set HOME, or name one by --cache-dir")?;
     Ok(install::ensure(&absolute(&cache)?)?)
+}
+
+/// Where the settings have results and snapshots kept; none where that is nowhere.
+#[must_use]
+pub fn store_location(config: &Config) -> Option<Location> {
+    match &config.store {
+        Some(StoreUrl::None) => None,
+        Some(StoreUrl::Postgres(url)) => Some(Location::Postgres(url.clone())),
+        None => config.state_dir.clone().or_else(user_state).map(Location::Sqlite),
+    }
 }
 
 /// How the settings have engines run.
@@ -91,6 +103,14 @@ impl App {
         let engine = tokio::task::spawn_blocking(move || engine(&finding)).await??;
         tracing::info!(engine = engine.version, "the engine was found");
         let tracker = TaskTracker::new();
+        let results = match store_location(&config) {
+            Some(location) => {
+                let keeper = Keeper::open(location, Some(config.store_max_bytes)).await?;
+                let is_isolated = config.evaluation == Evaluation::Isolated && config.engine_mode != EngineMode::Hover;
+                Some(Results::start(keeper, engine.clone(), is_isolated, Arc::clone(&roots), &tracker))
+            }
+            None => None,
+        };
         let registry = Arc::new(Registry::new(Common {
             engine,
             limits: limits(&config),
@@ -101,7 +121,8 @@ impl App {
             tracker: tracker.clone(),
         }));
         let services = Services {
-            exporter: Arc::new(Exporter::new(Arc::clone(&registry))),
+            exporter: Arc::new(Exporter::new(Arc::clone(&registry), results.clone())),
+            results,
             registry,
             roots,
             max_in_flight: config.max_in_flight,
@@ -162,11 +183,17 @@ impl App {
             ended = server => ended,
             () = drained => Ok(()),
         };
+        if let Some(results) = &services.results {
+            results.stop();
+        }
         services.registry.close_all().await;
         stopped.cancel();
         tracker.close();
         if tokio::time::timeout(config.grace_period, tracker.wait()).await.is_err() {
             tracing::warn!("some work did not end in time");
+        }
+        if let Some(results) = &services.results {
+            results.keeper().close().await;
         }
         tracing::info!("stopped");
         Ok(transport?)

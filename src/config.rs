@@ -84,6 +84,45 @@ impl From<Evaluation> for crate::model::Evaluation {
     }
 }
 
+/// Where results and snapshots are kept, if not in a folder.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum StoreUrl {
+    /// Nowhere.
+    None,
+    /// In a PostgreSQL database; the URL may hold a password.
+    Postgres(String),
+}
+
+impl FromStr for StoreUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once("://") {
+            None if text == "none" => Ok(Self::None),
+            Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres(text.to_owned())),
+            _ => Err("it is neither postgres://… nor none".into()),
+        }
+    }
+}
+
+impl TryFrom<String> for StoreUrl {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl std::fmt::Debug for StoreUrl {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::None => "None",
+            Self::Postgres(_) => "Postgres(..)",
+        })
+    }
+}
+
 /// Each setting once, as a flag, an environment variable and a key.
 macro_rules! settings {
     ($($(#[$attribute:meta])* $name:ident: $type:ty,)*) => {
@@ -132,6 +171,15 @@ settings! {
     /// What is kept in memory of each project's evaluated files [default: 24MiB]
     #[arg(long, env = "PYRIGHTD_MAX_KEPT", value_name = "SIZE")]
     max_kept: ByteSize,
+    /// Folder for what is kept: results and snapshots [default: the user's state folder]
+    #[arg(long, env = "PYRIGHTD_STATE_DIR", value_name = "DIR")]
+    state_dir: PathBuf,
+    /// A PostgreSQL database to keep them in instead, as postgres://…, or none to keep nothing
+    #[arg(long, env = "PYRIGHTD_STORE", value_name = "URL", hide_env_values = true)]
+    store: StoreUrl,
+    /// How large what is kept may get; what was not used for the longest is removed then [default: 4GiB]
+    #[arg(long, env = "PYRIGHTD_STORE_MAX_BYTES", value_name = "SIZE")]
+    store_max_bytes: ByteSize,
     /// How long a Pyright process may take to be ready [default: 60s]
     #[arg(long, env = "PYRIGHTD_START_TIMEOUT", value_name = "TIME")]
     start_timeout: Period,
@@ -183,6 +231,9 @@ pub struct Config {
     pub engine_mode: EngineMode,
     pub evaluation: Evaluation,
     pub max_kept: u64,
+    pub state_dir: Option<PathBuf>,
+    pub store: Option<StoreUrl>,
+    pub store_max_bytes: u64,
     pub start_timeout: Duration,
     pub stall_timeout: Duration,
     pub idle_timeout: Duration,
@@ -253,6 +304,9 @@ impl Said {
             engine_mode: self.engine_mode.unwrap_or_default(),
             evaluation: self.evaluation.unwrap_or_default(),
             max_kept: self.max_kept.map_or(24 << 20, |size| size.as_u64()),
+            state_dir: self.state_dir,
+            store: self.store,
+            store_max_bytes: self.store_max_bytes.map_or(4 << 30, |size| size.as_u64()),
             start_timeout: seconds(self.start_timeout, 60),
             stall_timeout: seconds(self.stall_timeout, 120),
             idle_timeout: seconds(self.idle_timeout, 30 * 60),
@@ -277,11 +331,21 @@ impl Said {
 
 /// The folder for what can be made anew: `$XDG_CACHE_HOME/pyrightd`, else `~/.cache/pyrightd`.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "these two are no settings of this program")]
 pub fn user_cache() -> Option<PathBuf> {
+    user_folder("XDG_CACHE_HOME", ".cache")
+}
+
+/// The folder for what is kept: `$XDG_STATE_HOME/pyrightd`, else `~/.local/state/pyrightd`.
+#[must_use]
+pub fn user_state() -> Option<PathBuf> {
+    user_folder("XDG_STATE_HOME", ".local/state")
+}
+
+#[expect(clippy::disallowed_methods, reason = "these are no settings of this program")]
+fn user_folder(name: &str, below_home: &str) -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
-    Some(cache.join("pyrightd"))
+    let folder = folder(name).or_else(|| Some(folder("HOME")?.join(below_home)))?;
+    Some(folder.join("pyrightd"))
 }
 
 #[cfg(test)]
@@ -308,7 +372,8 @@ mod tests {
                 "listen" | "metrics-listen" => "\"[::1]:1\"",
                 "allow-root" => "[\"/a\"]",
                 "max-in-flight" | "max-calls" | "engine-heap-mib" => "3",
-                "max-message-in" | "max-message-out" | "max-kept" => "\"1 MiB\"",
+                "store" => "\"postgres://x/y\"",
+                "max-message-in" | "max-message-out" | "max-kept" | "store-max-bytes" => "\"1 MiB\"",
                 "log-format" => "\"json\"",
                 "engine-mode" => "\"hover\"",
                 "evaluation" => "\"shared\"",

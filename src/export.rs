@@ -2,25 +2,27 @@
 //!
 //! Domain types in, domain types out. How they came over the wire, and how the engine runs, is left to others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 use tokio::time::Instant;
 
 use crate::model::{
-    Definition, Details, Digest, Encoding, Evaluation, InferredType, Outcome, Position, ProjectRoot, Range, Selector,
-    Symbol,
+    Definition, Details, Digest, Encoding, Evaluation, InferredType, Outcome, Position, ProjectRoot, ProjectSettings,
+    Range, Selector, Symbol,
 };
 use crate::position::SourceText;
-use crate::pyright::batch::{Answer, Extras};
+use crate::pyright::batch::{Answer, Evaluated, Extras};
 use crate::pyright::infer::infer;
 use crate::pyright::registry::Registry;
-use crate::pyright::session::{Document, SessionError};
+use crate::pyright::session::{Asked, Document, Session, SessionError};
 use crate::pyright::supervisor::{Lease, LeaseError};
+use crate::results::{Look, Results, Told};
+use crate::store::{Key, StoreError};
 use crate::workspace::names;
 use crate::workspace::paths::{self, PathError};
 
@@ -84,6 +86,8 @@ pub struct FileExport {
     pub types: Vec<InferredType>,
     /// What may show in them.
     pub evaluation: Evaluation,
+    /// The engine did no work for it: it had been told before.
+    pub cached: bool,
     /// From the request's turn to its answer.
     pub elapsed: Duration,
     /// The part of that in which requests were with the engine.
@@ -156,25 +160,130 @@ pub struct Progress {
     pub locations_total: usize,
 }
 
-/// Answers exports from the registry's engines.
+/// Answers exports from what is kept, and else from the registry's engines.
 #[derive(Debug)]
 pub struct Exporter {
     registry: Arc<Registry>,
+    results: Option<Arc<Results>>,
+}
+
+/// How one call gets at a project's types.
+#[derive(Debug)]
+pub struct Access {
+    root: ProjectRoot,
+    settings: ProjectSettings,
+    extras: Extras,
+    /// A hold on the engine, once there is one.
+    lease: OnceCell<Lease>,
+    /// What is kept of the files that were named, once it was looked for.
+    kept: OnceCell<Option<Kept>>,
+}
+
+/// What is kept of some of a project's files, as they were at one time.
+#[derive(Debug)]
+struct Kept {
+    look: Arc<Look>,
+    /// By their absolute paths: the key, and what it tells beside the types.
+    found: HashMap<PathBuf, (Key, Extras, Digest)>,
 }
 
 impl Exporter {
     /// An exporter over these engines.
     #[must_use]
-    pub fn new(registry: Arc<Registry>) -> Self {
-        Self { registry }
+    pub fn new(registry: Arc<Registry>, results: Option<Arc<Results>>) -> Self {
+        Self { registry, results }
     }
 
-    /// A hold on a project, for one call.
+    /// What a call that asks for this needs. An engine is started for it if something is not kept.
     ///
     /// # Errors
     /// As [`Registry::lease`].
-    pub async fn lease(&self, root: &ProjectRoot) -> Result<Lease, LeaseError> {
-        self.registry.lease(root).await
+    pub async fn access(
+        &self,
+        root: &ProjectRoot,
+        requests: &[NamedRequest],
+        options: Options,
+    ) -> Result<Access, LeaseError> {
+        let access = self.begin(root, options)?;
+        let is_kept = |kept: &Kept, request: &NamedRequest| match request {
+            (_, Ok(FileRequest { content: Some(_), .. })) => false,
+            (path, Ok(_)) => kept.found.contains_key(&root.path().join(path)),
+            (_, Err(_)) => true,
+        };
+        let paths = requests.iter().filter(|(_, request)| request.as_ref().is_ok_and(|file| file.content.is_none()));
+        let paths: Vec<PathBuf> = paths.map(|(path, _)| root.path().join(path)).collect();
+        let kept = self.look_up(&access, &paths).await;
+        if !kept.as_ref().is_some_and(|kept| requests.iter().all(|request| is_kept(kept, request))) {
+            self.lease(&access).await?;
+        }
+        access.kept.set(kept).unwrap_or_default();
+        Ok(access)
+    }
+
+    /// Begins a call, with a hold on the engine that runs.
+    fn begin(&self, root: &ProjectRoot, options: Options) -> Result<Access, LeaseError> {
+        let Details { documentation, definitions, .. } = options.details;
+        let lease = OnceCell::new_with(self.registry.lease_open(root)?);
+        let settings = self.registry.settings(root);
+        let extras = Extras { documentation, definitions };
+        Ok(Access { root: root.clone(), settings, extras, lease, kept: OnceCell::new() })
+    }
+
+    /// The hold on the engine, which is started if none runs.
+    async fn lease<'a>(&self, access: &'a Access) -> Result<&'a Lease, LeaseError> {
+        access.lease.get_or_try_init(|| self.registry.lease(&access.root)).await
+    }
+
+    /// What is kept of these files; none where nothing can be.
+    async fn look_up(&self, access: &Access, paths: &[PathBuf]) -> Option<Kept> {
+        let results = self.results.as_ref()?;
+        let look = results.look(&access.root, &access.settings).await;
+        let found = async {
+            let keys = results.keys(&look, paths, &HashSet::new(), None).await?;
+            let all = Extras { documentation: true, definitions: true };
+            let wanted = [access.extras, all];
+            let wanted = paths.iter().flat_map(|path| wanted.map(|extras| (path, extras)));
+            let wanted: Vec<_> = wanted
+                .filter_map(|(path, extras)| Some((path, keys.of(path, extras)?, extras, keys.digest(path)?)))
+                .collect();
+            let sought: Vec<Key> = wanted.iter().map(|(_, key, ..)| *key).collect();
+            let there = results.keeper().store().await?.contains(&sought).await?;
+            let mut found = HashMap::new();
+            for (path, key, extras, digest) in wanted.into_iter().filter(|(_, key, ..)| there.contains(key)) {
+                found.entry(path.clone()).or_insert((key, extras, digest.clone()));
+            }
+            Ok::<_, StoreError>(found)
+        };
+        let found = found.await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "what is kept can't be read; the engine is asked instead");
+            HashMap::new()
+        });
+        Some(Kept { look, found })
+    }
+
+    /// What is kept of a file's bytes.
+    async fn kept(&self, access: &Access, document: &Document) -> Option<Arc<Evaluated>> {
+        let results = self.results.as_ref().filter(|_| !document.overlay)?;
+        let paths = [document.path.clone()];
+        let kept = access.kept.get_or_init(|| self.look_up(access, &paths)).await.as_ref()?;
+        let (key, extras, digest) = kept.found.get(&document.path)?;
+        if *digest != document.digest {
+            return None;
+        }
+        let content = async { results.keeper().store().await?.get(&[*key]).await }.await;
+        let content = content.map_err(|error| tracing::warn!(%error, "what is kept can't be read")).ok()?;
+        Results::read(&kept.look, content.get(key)?, digest.clone(), *extras).map(Arc::new)
+    }
+
+    /// Has what an engine told kept.
+    async fn keep(&self, access: &Access, document: &Document, asked: &Asked, engine: Arc<Session>) {
+        let Some(results) = &self.results else { return };
+        let (Some(evaluated), Some(Some(kept))) = (&asked.evaluated, access.kept.get()) else { return };
+        if asked.engine > Duration::ZERO {
+            let (evaluated, path) = (Arc::clone(evaluated), document.path.clone());
+            let (look, settings) = (Arc::clone(&kept.look), access.settings.clone());
+            results.keep_later(Told { look, settings, path, evaluated, engine }).await;
+        }
     }
 
     /// The types of one file.
@@ -186,15 +295,15 @@ impl Exporter {
     /// Dropped, it leaves nothing under way.
     pub async fn file(
         &self,
-        lease: &Lease,
         root: &ProjectRoot,
         request: FileRequest,
         options: Options,
     ) -> Result<FileExport, FileError> {
         let begun = Instant::now();
+        let access = self.begin(root, options)?;
         let request = Arc::new(request);
         let loaded = load(root.clone(), Arc::clone(&request), options.encoding).await;
-        answer(lease, root, request, loaded, options, begun).await
+        self.answer(&access, request, loaded, options, begun).await
     }
 
     /// The types of many files, each sent as soon as it is ready. A file that fails does not stop the others.
@@ -205,16 +314,19 @@ impl Exporter {
     /// Dropped, it leaves nothing under way.
     pub async fn files(
         &self,
-        lease: &Lease,
-        root: &ProjectRoot,
+        access: &Access,
         requests: Vec<NamedRequest>,
         options: Options,
         events: &mpsc::Sender<Event>,
     ) -> Progress {
+        let root = &access.root;
         let mut progress = Progress { files_total: requests.len(), ..Progress::default() };
         let mut told = Instant::now();
         // By hovers, one file's fill the call's share of the engine.
-        let batch = lease.session().await.is_ok_and(|session| session.is_batch());
+        let batch = match access.lease.get() {
+            Some(lease) => lease.session().await.is_ok_and(|session| session.is_batch()),
+            None => true,
+        };
         let under_way = if batch { UNDER_WAY.min(options.window).max(1) } else { 1 };
         let options = Options { window: options.window / under_way, ..options };
         let mut answers = std::pin::pin!(
@@ -237,7 +349,8 @@ impl Exporter {
                         Err(error) => return (path, 0, Err(error)),
                     };
                     let locations = loaded.as_ref().map_or(0, |loaded| loaded.targets.len());
-                    (path, locations, answer(lease, root, request, loaded, options, Instant::now()).await)
+                    let answered = self.answer(access, request, loaded, options, Instant::now()).await;
+                    (path, locations, answered)
                 })
                 .buffered(under_way)
         );
@@ -261,17 +374,17 @@ impl Exporter {
     /// Requests for every source file of a project, in order.
     ///
     /// # Errors
-    /// Where there is no engine.
-    pub async fn whole_project(
-        &self,
-        lease: &Lease,
-        root: &ProjectRoot,
-        selector: Selector,
-    ) -> Result<Vec<NamedRequest>, LeaseError> {
-        let sources = loop {
-            let session = lease.session().await?;
-            if session.refresh().await.is_ok() {
-                break session.sources();
+    /// Where there is no engine, but one is needed to tell.
+    pub async fn whole_project(&self, root: &ProjectRoot, selector: Selector) -> Result<Vec<NamedRequest>, LeaseError> {
+        let sources = if let Some(results) = &self.results {
+            results.look(root, &self.registry.settings(root)).await.sources()
+        } else {
+            let lease = self.registry.lease(root).await?;
+            loop {
+                let session = lease.session().await?;
+                if session.refresh().await.is_ok() {
+                    break session.sources();
+                }
             }
         };
         let requests = sources.iter().filter_map(|path| {
@@ -343,40 +456,31 @@ fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     Ok(std::fs::read(path).map_err(unreadable)?)
 }
 
-/// Asks the engine, as often as it takes for the answer to be about the bytes on disk.
-async fn answer(
-    lease: &Lease,
-    root: &ProjectRoot,
-    request: Arc<FileRequest>,
-    mut loaded: Result<Loaded, FileError>,
-    options: Options,
-    begun: Instant,
-) -> Result<FileExport, FileError> {
-    let (mut changes, mut deaths, mut engine_elapsed) = (0, 0, Duration::ZERO);
-    let mut evaluation = Evaluation::default();
-    let Details { documentation, definitions, .. } = options.details;
-    let extras = Extras { documentation, definitions };
-    loop {
-        let file = loaded?;
-        let places = distinct_places(&file);
-        let answers = if places.is_empty() {
-            Some(Vec::new())
-        } else {
-            let session = lease.session().await?;
+/// What is known of a document's places, and how that came.
+struct Answered {
+    asked: Asked,
+    evaluation: Evaluation,
+}
+
+impl Exporter {
+    /// Answers, as often as it takes for that to be about the bytes on disk.
+    async fn answer(
+        &self,
+        access: &Access,
+        request: Arc<FileRequest>,
+        mut loaded: Result<Loaded, FileError>,
+        options: Options,
+        begun: Instant,
+    ) -> Result<FileExport, FileError> {
+        let (mut changes, mut deaths, mut engine_elapsed) = (0, 0, Duration::ZERO);
+        loop {
+            let file = loaded?;
+            let places = distinct_places(&file);
             let text = file.source.text().into();
             let digest = file.digest.clone();
             let document = Document { path: file.path.clone(), text, digest, overlay: request.content.is_some() };
-            evaluation = session.evaluation();
-            let asked = match session.refresh().await {
-                // A death is this file's only if nothing else was asked at the time.
-                Ok(()) => session.ask(document, places.clone(), extras, options.window, deaths > 0).await,
-                Err(error) => Err(error),
-            };
-            match asked {
-                Ok((answers, engine)) => {
-                    engine_elapsed += engine;
-                    Some(answers)
-                }
+            let answered = match self.places(access, &document, &places, options, deaths > 0).await? {
+                Ok(answered) => Some(answered),
                 Err(SessionError::Outdated) => None,
                 Err(SessionError::DiedAsking) => {
                     deaths += 1;
@@ -391,19 +495,67 @@ async fn answer(
                     loaded = Ok(file);
                     continue;
                 }
+            };
+            if let Some(Answered { asked, evaluation }) = answered
+                && (request.content.is_some() || is_unchanged(&file).await)
+            {
+                engine_elapsed += asked.engine;
+                let types = compose(&access.root, &file, &places, asked.answers, options).await;
+                let (digest, elapsed, cached) = (file.digest, begun.elapsed(), engine_elapsed == Duration::ZERO);
+                return Ok(FileExport { digest, types, evaluation, cached, elapsed, engine_elapsed });
             }
+            changes += 1;
+            if changes == MAX_CHANGES {
+                return Err(FileError::KeepsChanging);
+            }
+            loaded = load(access.root.clone(), Arc::clone(&request), options.encoding).await;
+        }
+    }
+
+    /// What is known of a document's places: told before, or kept, or else by the engine. The inner error is a session's.
+    async fn places(
+        &self,
+        access: &Access,
+        document: &Document,
+        places: &[Position],
+        options: Options,
+        alone: bool,
+    ) -> Result<Result<Answered, SessionError>, LeaseError> {
+        let extras = access.extras;
+        let told = |evaluated: Arc<Evaluated>| {
+            let answers = places.iter().map(|&place| evaluated.at(place, extras)).collect();
+            let asked = Asked { answers, engine: Duration::ZERO, evaluated: Some(evaluated) };
+            Ok(Ok(Answered { asked, evaluation: Evaluation::Isolated }))
         };
-        if let Some(answers) = answers
-            && (request.content.is_some() || is_unchanged(&file).await)
-        {
-            let types = compose(root, &file, &places, answers, options).await;
-            return Ok(FileExport { digest: file.digest, types, evaluation, elapsed: begun.elapsed(), engine_elapsed });
+        if let Some(lease) = access.lease.get() {
+            let session = lease.session().await?;
+            if places.is_empty() {
+                return Ok(Ok(Answered { asked: Asked::default(), evaluation: session.evaluation() }));
+            }
+            if let Err(error) = session.refresh().await {
+                return Ok(Err(error));
+            }
+            if let Some(evaluated) = session.at_hand(document, extras) {
+                return told(evaluated);
+            }
         }
-        changes += 1;
-        if changes == MAX_CHANGES {
-            return Err(FileError::KeepsChanging);
+        if let Some(evaluated) = self.kept(access, document).await {
+            return told(evaluated);
         }
-        loaded = load(root.clone(), Arc::clone(&request), options.encoding).await;
+        let session = self.lease(access).await?.session().await?;
+        if let Err(error) = session.refresh().await {
+            return Ok(Err(error));
+        }
+        let evaluation = session.evaluation();
+        // A death is this file's only if nothing else was asked at the time.
+        let asked = session.ask(document.clone(), places.to_vec(), extras, options.window, alone).await;
+        Ok(match asked {
+            Ok(asked) => {
+                self.keep(access, document, &asked, session).await;
+                Ok(Answered { asked, evaluation })
+            }
+            Err(error) => Err(error),
+        })
     }
 }
 

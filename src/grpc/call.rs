@@ -44,6 +44,7 @@ pub(super) struct Call {
 pub(super) struct Tally {
     pub(super) files: u32,
     pub(super) failed_files: u32,
+    pub(super) cached_files: u32,
     pub(super) locations: u64,
     pub(super) typed: u64,
     /// Time in which requests were with the engine.
@@ -60,6 +61,7 @@ impl Tally {
             self.failed_files += 1;
             return;
         };
+        self.cached_files += u32::from(file.cached);
         self.engine += file.engine_elapsed;
         for inferred in &file.types {
             self.locations += 1;
@@ -173,7 +175,8 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let Tally { files, failed_files, locations, typed, engine, no_type, invalid, failed } = self.tally;
+        let Tally { files, failed_files, cached_files, locations, typed, engine, no_type, invalid, failed } =
+            self.tally;
         let code = self.code.unwrap_or(Code::Cancelled);
         let _entered = self.span.enter();
         tracing::info!(
@@ -182,6 +185,7 @@ impl Drop for Call {
             code = ?code,
             files,
             failed_files,
+            cached_files,
             locations,
             typed,
             no_type,

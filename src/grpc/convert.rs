@@ -202,12 +202,12 @@ pub(super) fn settings_of(
 /// A file's answer as a message.
 pub(super) fn file_message(path: String, result: Result<FileExport, FileError>) -> proto::FileExport {
     match result {
-        Ok(FileExport { digest, types, evaluation, elapsed, engine_elapsed }) => proto::FileExport {
+        Ok(FileExport { digest, types, evaluation, cached, elapsed, engine_elapsed }) => proto::FileExport {
             path,
             sha256: digest.as_str().to_owned(),
             types: types.into_iter().map(type_message).collect(),
             error: None,
-            cached: false,
+            cached,
             elapsed: duration_message(elapsed),
             engine_elapsed: duration_message(engine_elapsed),
             evaluation: evaluation_message(evaluation).into(),
@@ -345,7 +345,7 @@ pub(super) fn summary_message(tally: &super::call::Tally, elapsed: Duration) -> 
     proto::ExportSummary {
         files: tally.files,
         failed_files: tally.failed_files,
-        cached_files: 0,
+        cached_files: tally.cached_files,
         locations: tally.locations,
         typed: tally.typed,
         elapsed: duration_message(elapsed),

@@ -90,8 +90,7 @@ impl Services {
         let file = request.file.ok_or_else(|| invalid("file", "it is not set"))?;
         let path = file.path.clone();
         let file = file_request(file, None).map_err(|error| file_status(&error))?;
-        let lease = self.exporter.lease(&root).await.map_err(|error| lease_status(&error))?;
-        let result = self.exporter.file(&lease, &root, file, options).await;
+        let result = self.exporter.file(&root, file, options).await;
         result.map(|file| (path, file)).map_err(|error| file_status(&error))
     }
 
@@ -142,16 +141,16 @@ impl Services {
     ) -> Result<(), Status> {
         let begun = Instant::now();
         let Plan { root, selector, options } = plan;
-        let lease = self.exporter.lease(root).await.map_err(|error| lease_status(&error))?;
         let requests = match selector {
             Some(selector) if files.is_empty() => {
-                self.exporter.whole_project(&lease, root, *selector).await.map_err(|error| lease_status(&error))?
+                self.exporter.whole_project(root, *selector).await.map_err(|error| lease_status(&error))?
             }
             _ => files.into_iter().map(|file| (file.path.clone(), file_request(file, *selector))).collect(),
         };
+        let access = self.exporter.access(root, &requests, *options).await.map_err(|error| lease_status(&error))?;
         let (events, receiver) = mpsc::channel(1);
         let exporting = async {
-            let progress = self.exporter.files(&lease, root, requests, *options, &events).await;
+            let progress = self.exporter.files(&access, requests, *options, &events).await;
             let _ = events.send(Event::Progress(progress)).await;
             drop(events);
         };

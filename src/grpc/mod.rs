@@ -20,6 +20,7 @@ use crate::proto::export_service_server::{ExportServiceServer, SERVICE_NAME as E
 use crate::proto::project_service_server::{ProjectServiceServer, SERVICE_NAME as PROJECT};
 use crate::proto::snapshot_service_server::{SERVICE_NAME as SNAPSHOT, SnapshotServiceServer};
 use crate::pyright::registry::Registry;
+use crate::results::Results;
 use crate::workspace::paths::AllowedRoots;
 
 /// What server reflection tells of the contract.
@@ -30,6 +31,8 @@ const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pyrightd.bi
 pub struct Services {
     /// Exports types.
     pub exporter: Arc<Exporter>,
+    /// What is kept of them; none where nothing is.
+    pub results: Option<Arc<Results>>,
     /// Knows the open projects.
     pub registry: Arc<Registry>,
     /// Where projects may lie.

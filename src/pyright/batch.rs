@@ -255,6 +255,12 @@ impl Evaluated {
         self.names.iter().all(|name| name.text.is_some())
     }
 
+    /// Of the bytes that it was told of.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
     /// What is told of each name beside its type.
     #[must_use]
     pub fn extras(&self) -> Extras {

@@ -41,6 +41,25 @@ impl Registry {
         }
     }
 
+    /// The same, if its engine runs already, or is on its way.
+    ///
+    /// # Errors
+    /// [`LeaseError::Overloaded`].
+    pub fn lease_open(&self, root: &ProjectRoot) -> Result<Option<Lease>, LeaseError> {
+        let supervisor = self.lock().get(root).map(|project| Arc::clone(&project.supervisor));
+        match supervisor.map(|supervisor| supervisor.lease()) {
+            Some(Ok(lease)) => Ok(Some(lease)),
+            None | Some(Err(LeaseError::Closing)) => Ok(None),
+            Some(Err(error)) => Err(error),
+        }
+    }
+
+    /// As a project was opened, or would be.
+    #[must_use]
+    pub fn settings(&self, root: &ProjectRoot) -> ProjectSettings {
+        self.lock().get(root).map(|project| project.settings.clone()).unwrap_or_default()
+    }
+
     /// The same with these settings: a project that is open with others is opened anew.
     ///
     /// # Errors

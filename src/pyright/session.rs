@@ -112,6 +112,18 @@ pub struct Document {
     pub overlay: bool,
 }
 
+/// What was asked about a text came to.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// In the order of the places.
+    pub answers: Vec<Answer>,
+    /// The part of the call in which some of its requests were with the engine, or waited for a permit; none where what
+    /// was told before was at hand.
+    pub engine: Duration,
+    /// All that was told of the file, where nothing but its bytes and those of what it imports can show in it.
+    pub evaluated: Option<Arc<Evaluated>>,
+}
+
 /// One ready engine. Shared by all its callers.
 #[derive(Debug)]
 pub struct Session {
@@ -506,8 +518,7 @@ impl Session {
 
     /// What the engine says of each place, in the order asked. By hovers, at most `window` of them are under way at once.
     ///
-    /// With `alone`, nobody else's request is under way at the same time. The duration is the part of the call in
-    /// which some of its requests were with the engine, or waited for a permit.
+    /// With `alone`, nobody else's request is under way at the same time.
     ///
     /// # Errors
     /// [`SessionError::DiedAsking`] where the process ended with some of them under way,
@@ -523,7 +534,7 @@ impl Session {
         extras: Extras,
         window: usize,
         alone: bool,
-    ) -> Result<(Vec<Answer>, Duration), SessionError> {
+    ) -> Result<Asked, SessionError> {
         let cancelled = CancellationToken::new();
         let _guard = cancelled.clone().drop_guard();
         let session = Arc::clone(self);
@@ -535,10 +546,21 @@ impl Session {
                 }
                 tracing::warn!(file = %document.path.display(), "the file is asked about by hovers");
             }
-            session.take_turns(&document, &places, extras, window.max(1), alone, &cancelled).await
+            let (answers, engine) =
+                session.take_turns(&document, &places, extras, window.max(1), alone, &cancelled).await?;
+            Ok(Asked { answers, engine, evaluated: None })
         };
         let asking = tracing::Instrument::in_current_span(asking);
         self.tracker.spawn(asking).await.unwrap_or(Err(SessionError::Disconnected))
+    }
+
+    /// What was told of a text before, if that covers what is asked for. [`Session::refresh`] makes it hold.
+    #[must_use]
+    pub fn at_hand(&self, document: &Document, extras: Extras) -> Option<Arc<Evaluated>> {
+        if document.overlay {
+            return None;
+        }
+        self.evaluated.get(&document.path, &document.digest, extras)
     }
 
     /// The answers by one call; none where the bridge could not.
@@ -549,14 +571,12 @@ impl Session {
         extras: Extras,
         alone: bool,
         cancelled: &CancellationToken,
-    ) -> Result<Option<(Vec<Answer>, Duration)>, SessionError> {
+    ) -> Result<Option<Asked>, SessionError> {
         let Document { path, digest, overlay, .. } = document;
         let told = |evaluated: &Evaluated| places.iter().map(|&place| evaluated.at(place, extras)).collect();
         let isolated = self.limits.evaluation == Evaluation::Isolated;
-        if let Some(kept) = self.evaluated.get(path, digest, extras)
-            && !overlay
-        {
-            return Ok(Some((told(&kept), Duration::ZERO)));
+        if let Some(kept) = self.at_hand(document, extras) {
+            return Ok(Some(Asked { answers: told(&kept), engine: Duration::ZERO, evaluated: Some(kept) }));
         }
         let _view = tokio::select! {
             () = cancelled.cancelled() => return Err(SessionError::Cancelled),
@@ -607,8 +627,9 @@ impl Session {
             return Ok(None);
         };
         let answers = told(&evaluated);
-        if isolated && !overlay {
-            self.evaluated.keep(path.clone(), Arc::new(evaluated));
+        let evaluated = (isolated && !overlay).then(|| Arc::new(evaluated));
+        if let Some(evaluated) = &evaluated {
+            self.evaluated.keep(path.clone(), Arc::clone(evaluated));
         }
         let engine = begun.elapsed();
         tracing::debug!(
@@ -617,7 +638,7 @@ impl Session {
             milliseconds = engine.as_secs_f64() * 1000.0,
             "the engine answered in one call"
         );
-        Ok(Some((answers, engine)))
+        Ok(Some(Asked { answers, engine, evaluated }))
     }
 
     async fn take_turns(

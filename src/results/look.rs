@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::model::{Digest, Evaluation, ProjectRoot, ProjectSettings};
+use crate::model::{Digest, ProjectRoot, ProjectSettings};
 use crate::pyright::bridge;
 use crate::pyright::install::Engine;
 use crate::workspace::changes::Seen;
@@ -50,7 +50,7 @@ impl Look {
         settings: &ProjectSettings,
         allowed: &AllowedRoots,
         engine: &Engine,
-        evaluation: Evaluation,
+        is_isolated: bool,
         seen: Arc<Seen>,
     ) -> Self {
         let environment = Environment::discover(root.path(), settings.venv.as_deref(), &|path| allowed.hold(path));
@@ -58,8 +58,16 @@ impl Look {
         let shape = Shape::of(tree.files());
         let engine_folder = engine.server.parent().unwrap_or(&engine.server).to_owned();
         let mut look = Self { root: root.clone(), tree, shape, seen, environment, engine: engine_folder, common: None };
-        look.common = look.common(settings, &engine.version, evaluation);
+        if is_isolated {
+            look.common = look.common(settings, &engine.version);
+        }
         look
+    }
+
+    /// The project.
+    #[must_use]
+    pub fn root(&self) -> &ProjectRoot {
+        &self.root
     }
 
     /// The project's own source files, in order.
@@ -158,13 +166,13 @@ impl Look {
         self.tree.places().iter().map(|place| place.folder.clone()).chain(customary).collect()
     }
 
-    fn common(&self, settings: &ProjectSettings, version: &str, evaluation: Evaluation) -> Option<[u8; 32]> {
+    fn common(&self, settings: &ProjectSettings, version: &str) -> Option<[u8; 32]> {
         let mut hash = Sha256::new();
         let mut part = |bytes: &[u8]| {
             hash.update(bytes.len().to_be_bytes());
             hash.update(bytes);
         };
-        part(&[VERSION, u8::from(evaluation == Evaluation::Shared)]);
+        part(&[VERSION]);
         part(version.as_bytes());
         part(bridge::digest().as_str().as_bytes());
         let ProjectSettings { python_version, python_platform, venv, extra_paths, stub_path } = settings;

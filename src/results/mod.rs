@@ -4,6 +4,7 @@
 //! configuration and release of Pyright has the same keys. How results are kept is left to `store`.
 
 mod graph;
+mod keeping;
 mod look;
 
 use std::collections::{HashMap, HashSet};
@@ -12,14 +13,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use self::graph::Node;
+pub use self::keeping::Told;
 pub use self::look::Look;
-use crate::model::{Digest, Evaluation, ProjectRoot, ProjectSettings};
+use crate::model::{Digest, ProjectRoot, ProjectSettings};
 use crate::pyright::batch::{Evaluated, Extras, Imports};
 use crate::pyright::install::Engine;
 use crate::pyright::session::Session;
-use crate::store::{Key, Store, StoreError};
+use crate::store::{Keeper, Key, StoreError};
 use crate::workspace::changes::Seen;
 use crate::workspace::paths::AllowedRoots;
 
@@ -31,42 +36,73 @@ const ASKED: usize = 200;
 /// What is kept of results, for all projects.
 #[derive(Debug)]
 pub struct Results {
-    store: Store,
+    keeper: Keeper,
     engine: Engine,
-    evaluation: Evaluation,
+    is_isolated: bool,
     roots: Arc<AllowedRoots>,
     /// Digests that were read before, of each project.
     seen: Mutex<HashMap<ProjectRoot, Arc<Seen>>>,
     /// What was read from the store of files' imports, or written there.
     remembered: Cache<Key, Arc<str>>,
+    later: mpsc::Sender<Told>,
+    stop: CancellationToken,
 }
 
-/// What a look's files depend on, as far as it is known.
+/// What a look's files depend on, as far as it is known, and the digests of their own bytes.
 #[derive(Clone, Debug, Default)]
-pub struct Keys(HashMap<PathBuf, [u8; 32]>);
+pub struct Keys(HashMap<PathBuf, ([u8; 32], Digest)>);
 
 impl Keys {
     /// The key of what is told of a file, in isolated evaluation, with this beside the types; none where it is not known.
     #[must_use]
     pub fn of(&self, path: &Path, extras: Extras) -> Option<Key> {
         let Extras { documentation, definitions } = extras;
-        Some(key("result", &[self.0.get(path)?, &[u8::from(documentation), u8::from(definitions)]]))
+        let (depended, _) = self.0.get(path)?;
+        Some(key("result", &[depended, &[u8::from(documentation), u8::from(definitions)]]))
+    }
+
+    /// The digest of a file's bytes, where its key is known.
+    #[must_use]
+    pub fn digest(&self, path: &Path) -> Option<&Digest> {
+        self.0.get(path).map(|(_, digest)| digest)
     }
 }
 
 impl Results {
-    /// Kept in this store, as this engine tells them.
+    /// Kept in this store, as this engine tells them; none of other evaluations are, since they depend on more than files.
+    /// What is kept beside calls is kept by a task on `tracker`, until [`Results::stop`].
     #[must_use]
-    pub fn new(store: Store, engine: Engine, evaluation: Evaluation, roots: Arc<AllowedRoots>) -> Self {
+    pub fn start(
+        keeper: Keeper,
+        engine: Engine,
+        is_isolated: bool,
+        roots: Arc<AllowedRoots>,
+        tracker: &TaskTracker,
+    ) -> Arc<Self> {
         let weigher = |_: &Key, text: &Arc<str>| u32::try_from(text.len() + 64).unwrap_or(u32::MAX);
         let remembered = Cache::builder().max_capacity(REMEMBERED).weigher(weigher).build();
-        Self { store, engine, evaluation, roots, seen: Mutex::default(), remembered }
+        let (later, told) = mpsc::channel(keeping::WAITING);
+        let (seen, stop) = (Mutex::default(), CancellationToken::new());
+        let results = Arc::new(Self { keeper, engine, is_isolated, roots, seen, remembered, later, stop });
+        tracker.spawn(Arc::clone(&results).keep_all(told, results.stop.clone()));
+        results
+    }
+
+    /// Keeps what an engine told, soon. Waits where much is to be kept already.
+    pub async fn keep_later(&self, told: Told) {
+        // Where none is kept any more, the program ends.
+        let _ = self.later.send(told).await;
+    }
+
+    /// Keeps what is still to be kept, and then no more.
+    pub fn stop(&self) {
+        self.stop.cancel();
     }
 
     /// Where they are kept.
     #[must_use]
-    pub fn store(&self) -> &Store {
-        &self.store
+    pub fn keeper(&self) -> &Keeper {
+        &self.keeper
     }
 
     /// A look at a project as it is now on disk.
@@ -74,8 +110,8 @@ impl Results {
         let seen =
             Arc::clone(self.seen.lock().unwrap_or_else(PoisonError::into_inner).entry(root.clone()).or_default());
         let (root, settings, roots) = (root.clone(), settings.clone(), Arc::clone(&self.roots));
-        let (engine, evaluation) = (self.engine.clone(), self.evaluation);
-        blocking(move || Arc::new(Look::take(&root, &settings, &roots, &engine, evaluation, seen))).await
+        let (engine, is_isolated) = (self.engine.clone(), self.is_isolated);
+        blocking(move || Arc::new(Look::take(&root, &settings, &roots, &engine, is_isolated, seen))).await
     }
 
     /// The keys of these files, as far as it is known what they import: from the store, or else from an engine.
@@ -93,15 +129,16 @@ impl Results {
     ) -> Result<Keys, StoreError> {
         let Some(common) = look.shared() else { return Ok(Keys::default()) };
         let mut nodes: HashMap<PathBuf, Node> = HashMap::new();
+        let mut own: HashMap<PathBuf, Digest> = HashMap::new();
         let mut wave: Vec<PathBuf> = files.to_vec();
         while !wave.is_empty() {
             let found = self.nodes(look, &common, std::mem::take(&mut wave), spoilt, engine).await?;
-            let found: Vec<(PathBuf, Node)> = found;
             let mut next: HashSet<PathBuf> = HashSet::new();
-            for (_, node) in &found {
+            for (file, node) in found {
                 next.extend(node.imports.iter().cloned());
+                own.extend(file.named.map(|(digest, _)| (file.path.clone(), digest)));
+                nodes.insert(file.path, node);
             }
-            nodes.extend(found);
             wave = next.into_iter().filter(|path| !nodes.contains_key(path)).collect();
         }
         let files = files.to_vec();
@@ -109,7 +146,9 @@ impl Results {
             let digests = graph::digests(&nodes);
             let known = files.into_iter().filter_map(|path| {
                 let digest = *digests.get(path.as_path())?;
-                Some((path, key("file", &[&common, &digest]).0))
+                let key = key("file", &[&common, &digest]).0;
+                let own = own.remove(&path)?;
+                Some((path, (key, own)))
             });
             known.collect()
         });
@@ -124,7 +163,7 @@ impl Results {
         files: Vec<PathBuf>,
         spoilt: &HashSet<PathBuf>,
         engine: Option<&Arc<Session>>,
-    ) -> Result<Vec<(PathBuf, Node)>, StoreError> {
+    ) -> Result<Vec<(File, Node)>, StoreError> {
         let (now, common) = (Arc::clone(look), *common);
         let files = files.into_iter().map(|path| (spoilt.contains(&path), path)).collect::<Vec<_>>();
         let files: Vec<File> = blocking(move || {
@@ -155,7 +194,7 @@ impl Results {
                 Some((own, imports)) => Node { own: Some(*own), imports: imports.clone() },
                 None => Node { own: None, imports: Vec::new() },
             };
-            (file.path, node)
+            (file, node)
         };
         Ok(files.into_iter().map(node).collect())
     }
@@ -220,7 +259,7 @@ impl Results {
             names.insert(key, named);
             found.insert(key, (found_key.0, paths));
         }
-        self.store.put(contents).await
+        self.keeper.store().await?.put(contents).await
     }
 
     /// Texts by their keys, from memory or else from the store.
@@ -234,7 +273,7 @@ impl Results {
             }
         }
         if !missing.is_empty() {
-            for (key, bytes) in self.store.get(&missing).await? {
+            for (key, bytes) in self.keeper.store().await?.get(&missing).await? {
                 let Ok(text) = String::from_utf8(bytes) else { continue };
                 let text: Arc<str> = text.into();
                 self.remembered.insert(key, Arc::clone(&text));

@@ -6,6 +6,7 @@ mod bound;
 mod contents;
 mod database;
 mod error;
+mod keeper;
 mod snapshots;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use sqlx::query::Query;
 
 pub use database::Location;
 pub use error::StoreError;
+pub use keeper::Keeper;
 pub use snapshots::{Base, NewSnapshot, Page, Snapshot, SnapshotFile};
 
 /// What was used within this time counts as used just now, so that a read seldom writes.

@@ -115,7 +115,10 @@ impl Server {
     pub fn from_command(mut command: Command) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         // What a test leaves under way at its end need not be waited for.
-        for (name, value) in [("TMPDIR", scratch.path()), ("PYRIGHTD_GRACE_PERIOD", Path::new("2s"))] {
+        let state = scratch.path().join("state");
+        let defaults =
+            [("TMPDIR", scratch.path()), ("PYRIGHTD_STATE_DIR", &state), ("PYRIGHTD_GRACE_PERIOD", Path::new("2s"))];
+        for (name, value) in defaults {
             if command.get_envs().all(|(set, _)| set != name) {
                 command.env(name, value);
             }

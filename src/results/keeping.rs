@@ -1,0 +1,75 @@
+//! Keeping what engines told, beside the calls that asked: their answers do not wait for it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Look, Results};
+use crate::model::ProjectSettings;
+use crate::pyright::batch::Evaluated;
+use crate::pyright::session::Session;
+use crate::store::StoreError;
+
+/// Results that wait to be kept; more make those who bring them wait.
+pub(super) const WAITING: usize = 32;
+
+/// What an engine told of a file.
+#[derive(Debug)]
+pub struct Told {
+    /// A look at the project before it was asked.
+    pub look: Arc<Look>,
+    /// How the project was opened.
+    pub settings: ProjectSettings,
+    /// The file.
+    pub path: PathBuf,
+    /// What was told.
+    pub evaluated: Arc<Evaluated>,
+    /// The engine, which can tell what files import.
+    pub engine: Arc<Session>,
+}
+
+impl Results {
+    /// Keeps what comes, until there is a word to stop; what has come by then is still kept.
+    pub(super) async fn keep_all(self: Arc<Self>, mut told: mpsc::Receiver<Told>, stop: CancellationToken) {
+        let mut some = Vec::with_capacity(WAITING);
+        loop {
+            tokio::select! {
+                () = stop.cancelled(), if !told.is_closed() => told.close(),
+                count = told.recv_many(&mut some, WAITING) => if count == 0 { return },
+            }
+            // Those of one call share its look.
+            let mut looks: Vec<Vec<Told>> = Vec::new();
+            for told in some.drain(..) {
+                match looks.iter_mut().find(|others| Arc::ptr_eq(&others[0].look, &told.look)) {
+                    Some(others) => others.push(told),
+                    None => looks.push(vec![told]),
+                }
+            }
+            for told in looks {
+                if let Err(error) = self.keep(told).await {
+                    tracing::warn!(%error, "results are not kept");
+                }
+            }
+        }
+    }
+
+    /// Keeps what was told since one look, if all that it depends on is still as it was then.
+    async fn keep(&self, told: Vec<Told>) -> Result<(), StoreError> {
+        let Some(Told { look: before, settings, engine, .. }) = told.first() else { return Ok(()) };
+        let now = self.look(before.root(), settings).await;
+        let (touched, is_other) = now.differences(before);
+        if is_other {
+            return Ok(());
+        }
+        let files: Vec<PathBuf> = told.iter().map(|told| told.path.clone()).collect();
+        let keys = self.keys(&now, &files, &touched.into_iter().collect(), Some(engine)).await?;
+        let contents = told.iter().filter_map(|Told { path, evaluated, .. }| {
+            let key = keys.of(path, evaluated.extras())?;
+            (keys.digest(path)? == evaluated.digest()).then_some(())?;
+            Some((key, Self::write(&now, evaluated)?))
+        });
+        self.keeper().store().await?.put(contents.collect()).await
+    }
+}
