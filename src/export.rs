@@ -12,8 +12,8 @@ use tokio::sync::{OnceCell, mpsc};
 use tokio::time::Instant;
 
 use crate::model::{
-    Definition, Details, Digest, Encoding, Evaluation, InferredType, Outcome, Position, ProjectRoot, ProjectSettings,
-    Range, Selector, Symbol,
+    Definition, Details, Digest, Encoding, Evaluation, FileTypes, InferredType, Outcome, Position, ProjectRoot,
+    ProjectSettings, Range, Selector, Symbol,
 };
 use crate::position::SourceText;
 use crate::pyright::batch::{Answer, Evaluated, Extras};
@@ -80,12 +80,8 @@ pub struct Options {
 /// A file's answer.
 #[derive(Debug)]
 pub struct FileExport {
-    /// Of the bytes that were analysed.
-    pub digest: Digest,
-    /// In the order asked for.
-    pub types: Vec<InferredType>,
-    /// What may show in them.
-    pub evaluation: Evaluation,
+    /// What is known of it.
+    pub file: FileTypes,
     /// The engine did no work for it: it had been told before.
     pub cached: bool,
     /// From the request's turn to its answer.
@@ -357,7 +353,7 @@ impl Exporter {
         while let Some((path, locations, result)) = answers.next().await {
             progress.locations_total += locations;
             progress.files_done += 1;
-            progress.locations_done += result.as_ref().map_or(0, |file| file.types.len());
+            progress.locations_done += result.as_ref().map_or(0, |export| export.file.types.len());
             if events.send(Event::File { path, result }).await.is_err() {
                 break;
             }
@@ -501,8 +497,9 @@ impl Exporter {
             {
                 engine_elapsed += asked.engine;
                 let types = compose(&access.root, &file, &places, asked.answers, options).await;
-                let (digest, elapsed, cached) = (file.digest, begun.elapsed(), engine_elapsed == Duration::ZERO);
-                return Ok(FileExport { digest, types, evaluation, cached, elapsed, engine_elapsed });
+                let file = FileTypes { digest: file.digest, types, evaluation };
+                let cached = engine_elapsed == Duration::ZERO;
+                return Ok(FileExport { file, cached, elapsed: begun.elapsed(), engine_elapsed });
             }
             changes += 1;
             if changes == MAX_CHANGES {

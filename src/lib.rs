@@ -13,6 +13,7 @@ pub mod model;
 pub mod position;
 pub mod pyright;
 pub mod results;
+pub mod snapshot;
 pub mod store;
 pub mod telemetry;
 pub mod workspace;

@@ -50,7 +50,7 @@ pub struct Range {
 }
 
 /// The unit in which a column counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Encoding {
     /// Bytes of UTF-8.
     Utf8,
@@ -62,7 +62,7 @@ pub enum Encoding {
 }
 
 /// Which names are picked where a caller names no locations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Selector {
     /// Functions, classes, parameters and assigned variables.
     Declarations,
@@ -71,7 +71,7 @@ pub enum Selector {
 }
 
 /// What could be said of one location.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// The engine named a type.
     Typed,
@@ -84,7 +84,7 @@ pub enum Outcome {
 }
 
 /// What a name stands for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SymbolKind {
     /// Not known, such as a name from an import that does not resolve.
     #[default]
@@ -112,7 +112,7 @@ pub enum SymbolKind {
 }
 
 /// What to return beside each location's type, name, kind and range.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Details {
     /// The code that the engine's hover shows.
     pub hover: bool,
@@ -123,7 +123,7 @@ pub struct Details {
 }
 
 /// What the engine says of a name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Symbol {
     /// What the name stands for.
     pub kind: SymbolKind,
@@ -136,7 +136,7 @@ pub struct Symbol {
 }
 
 /// Where a name is declared.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Definition {
     /// Relative to the project root where it lies below it, absolute otherwise.
     pub path: PathBuf,
@@ -145,7 +145,7 @@ pub struct Definition {
 }
 
 /// What is known of one location.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InferredType {
     /// The location as asked for, in the caller's unit.
     pub location: Position,
@@ -159,6 +159,17 @@ pub struct InferredType {
     pub symbol: Symbol,
     /// Where the name is declared, if asked for.
     pub definitions: Vec<Definition>,
+}
+
+/// What is known of a file: its types, in the order asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileTypes {
+    /// Of the bytes that were analysed.
+    pub digest: Digest,
+    /// One for each location.
+    pub types: Vec<InferredType>,
+    /// What may show in them.
+    pub evaluation: Evaluation,
 }
 
 /// What a caller says of a project's Python environment; by default all is left to the project's own configuration.
@@ -189,7 +200,7 @@ pub enum EngineMode {
 }
 
 /// What may show in answers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Evaluation {
     /// A file's bytes, those of what it imports, and nothing that was asked before.
     #[default]
@@ -199,7 +210,7 @@ pub enum Evaluation {
 }
 
 /// The hex SHA-256 of a file's bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Digest(String);
 
 impl Digest {

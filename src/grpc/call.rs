@@ -63,7 +63,7 @@ impl Tally {
         };
         self.cached_files += u32::from(file.cached);
         self.engine += file.engine_elapsed;
-        for inferred in &file.types {
+        for inferred in &file.file.types {
             self.locations += 1;
             match inferred.outcome {
                 Outcome::Typed => self.typed += 1,

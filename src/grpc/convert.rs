@@ -10,8 +10,8 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::export::{self, FileError, FileExport, FileRequest, Options, Places, Progress};
 use crate::model::{
-    Definition, Details, Encoding, Evaluation, InferredType, Outcome, Position, ProjectRoot, ProjectSettings, Range,
-    Selector, SymbolKind,
+    Definition, Details, Encoding, Evaluation, FileTypes, InferredType, Outcome, Position, ProjectRoot,
+    ProjectSettings, Range, Selector, SymbolKind,
 };
 use crate::proto;
 use crate::pyright::supervisor::{LeaseError, State, Summary};
@@ -202,17 +202,25 @@ pub(super) fn settings_of(
 /// A file's answer as a message.
 pub(super) fn file_message(path: String, result: Result<FileExport, FileError>) -> proto::FileExport {
     match result {
-        Ok(FileExport { digest, types, evaluation, cached, elapsed, engine_elapsed }) => proto::FileExport {
-            path,
-            sha256: digest.as_str().to_owned(),
-            types: types.into_iter().map(type_message).collect(),
-            error: None,
+        Ok(FileExport { file, cached, elapsed, engine_elapsed }) => proto::FileExport {
             cached,
             elapsed: duration_message(elapsed),
             engine_elapsed: duration_message(engine_elapsed),
-            evaluation: evaluation_message(evaluation).into(),
+            ..types_message(path, file)
         },
         Err(error) => failed_file_message(path, &file_status(&error)),
+    }
+}
+
+/// What is known of a file, as a message.
+pub(super) fn types_message(path: String, file: FileTypes) -> proto::FileExport {
+    let FileTypes { digest, types, evaluation } = file;
+    proto::FileExport {
+        path,
+        sha256: digest.as_str().to_owned(),
+        types: types.into_iter().map(type_message).collect(),
+        evaluation: evaluation_message(evaluation).into(),
+        ..proto::FileExport::default()
     }
 }
 

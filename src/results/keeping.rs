@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +15,8 @@ use crate::store::StoreError;
 
 /// Results that wait to be kept; more make those who bring them wait.
 pub(super) const WAITING: usize = 32;
+/// How long they wait for more to be kept with them.
+const GATHER: Duration = Duration::from_millis(300);
 
 /// What an engine told of a file.
 #[derive(Debug)]
@@ -35,9 +38,20 @@ impl Results {
     pub(super) async fn keep_all(self: Arc<Self>, mut told: mpsc::Receiver<Told>, stop: CancellationToken) {
         let mut some = Vec::with_capacity(WAITING);
         loop {
-            tokio::select! {
-                () = stop.cancelled(), if !told.is_closed() => told.close(),
-                count = told.recv_many(&mut some, WAITING) => if count == 0 { return },
+            // Some at a time, since what they depend on is largely the same.
+            let gathered = tokio::time::sleep(GATHER);
+            let mut gathered = std::pin::pin!(gathered);
+            loop {
+                tokio::select! {
+                    () = stop.cancelled(), if !told.is_closed() => told.close(),
+                    () = &mut gathered, if !some.is_empty() => break,
+                    count = told.recv_many(&mut some, WAITING) => match count {
+                        0 if some.is_empty() => return,
+                        0 => break,
+                        _ if some.len() >= WAITING => break,
+                        _ => {}
+                    }
+                }
             }
             // Those of one call share its look.
             let mut looks: Vec<Vec<Told>> = Vec::new();

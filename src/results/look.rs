@@ -38,6 +38,8 @@ pub struct Look {
     environment: Environment,
     /// Where Pyright and its stubs are.
     engine: PathBuf,
+    /// The standard library's stubs, unless a module of the project's stands in for one of theirs.
+    standard: Option<PathBuf>,
     /// Of all that is the same for every file; none where types can depend on what is not looked at.
     common: Option<[u8; 32]>,
 }
@@ -57,7 +59,11 @@ impl Look {
         let tree = Tree::scan_linked(places(root, settings, &environment), allowed);
         let shape = Shape::of(tree.files());
         let engine_folder = engine.server.parent().unwrap_or(&engine.server).to_owned();
-        let mut look = Self { root: root.clone(), tree, shape, seen, environment, engine: engine_folder, common: None };
+        let root = root.clone();
+        let mut look =
+            Self { root, tree, shape, seen, environment, engine: engine_folder, standard: None, common: None };
+        let stubs = engine.standard_stubs();
+        look.standard = (!look.shadows(&stubs)).then_some(stubs);
         if is_isolated {
             look.common = look.common(settings, &engine.version);
         }
@@ -102,6 +108,33 @@ impl Look {
     #[must_use]
     pub fn is_engine(&self, path: &Path) -> bool {
         path.starts_with(&self.engine)
+    }
+
+    /// Whether all that a file depends on comes with Pyright: it is one of the standard library's stubs.
+    #[must_use]
+    pub fn is_standard(&self, path: &Path) -> bool {
+        self.standard.as_ref().is_some_and(|stubs| path.starts_with(stubs))
+    }
+
+    /// Whether there is a module that Pyright could take for one of these stubs, which import each other.
+    fn shadows(&self, stubs: &Path) -> bool {
+        let Ok(entries) = std::fs::read_dir(stubs) else { return true };
+        let folders = self.import_folders();
+        let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
+        let (packages, own): (Vec<&Path>, Vec<&Path>) =
+            folders.iter().partition(|folder| self.environment.packages.iter().any(|other| other == *folder));
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let names: Vec<String> = names.map(|name| name.split('.').next().unwrap_or_default().to_owned()).collect();
+        let is_there = |folders: &[&Path], name: &str| {
+            let mut is_there = false;
+            let mut tell = |candidate: Candidate<'_>| is_there |= candidate != Candidate::Nothing;
+            self.shape.candidates(Path::new("/"), folders, Module::new(name), &mut tell);
+            is_there
+        };
+        // Installed packages come after the stubs, so that this one, which is often there, stands in for nothing.
+        let is_common = |name: &String| *name == "typing_extensions";
+        names.iter().any(|name| is_there(&own, name))
+            || names.iter().any(|name| !is_common(name) && is_there(&packages, name))
     }
 
     /// A file's name that is the same wherever the project, its environment and Pyright lie.
@@ -180,7 +213,8 @@ impl Look {
         let Environment { version, packages, standard_library, .. } = &self.environment;
         let packages: Vec<String> = packages.iter().map(|path| self.name(path)).collect();
         let said = (python_version, python_platform, venv.is_some(), stub_path.is_some(), paths);
-        part(format!("{said:?} {version:?} {packages:?} {}", standard_library.is_some()).as_bytes());
+        let (has_library, is_plain) = (standard_library.is_some(), self.standard.is_some());
+        part(format!("{said:?} {version:?} {packages:?} {has_library} {is_plain}").as_bytes());
         let mut leads = false;
         for (depth, configuration) in configurations(self.root.path()) {
             part(&depth.to_be_bytes());

@@ -134,7 +134,9 @@ impl Results {
         while !wave.is_empty() {
             let found = self.nodes(look, &common, std::mem::take(&mut wave), spoilt, engine).await?;
             let mut next: HashSet<PathBuf> = HashSet::new();
-            for (file, node) in found {
+            for (file, mut node) in found {
+                // They are the same for all, and known by Pyright's release.
+                node.imports.retain(|path| !look.is_standard(path));
                 next.extend(node.imports.iter().cloned());
                 own.extend(file.named.map(|(digest, _)| (file.path.clone(), digest)));
                 nodes.insert(file.path, node);

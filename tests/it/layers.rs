@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use crate::harness::repository;
 
 /// The floors, lowest first; the parts of one floor that are listed apart don't know each other.
-const FLOORS: [&[&[&str]]; 7] = [
-    &[&["model", "position"]],
+const FLOORS: [&[&[&str]]; 8] = [
+    &[&["model", "position", "snapshot"]],
     &[&["lsp"], &["store"], &["workspace"]],
     &[&["pyright"]],
     &[&["results"]],
     &[&["export"]],
+    &[&["update"]],
     &[&["grpc"], &["admin"], &["cli"]],
     &[&["config", "telemetry", "app", "main", "lib"]],
 ];
