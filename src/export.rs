@@ -78,7 +78,7 @@ pub struct Options {
 }
 
 /// A file's answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct FileExport {
     /// What is known of it.
     pub file: FileTypes,
@@ -124,6 +124,9 @@ pub enum FileError {
     /// Engines die on it.
     #[error("Pyright's process ended {MAX_DEATHS} times while it was asked about this file; the server's log has more")]
     Deadly,
+    /// It could not be exported when its project's snapshot was made.
+    #[error("{0}")]
+    Recorded(String),
     /// There is no engine.
     #[error("{0}")]
     Lease(#[from] LeaseError),
@@ -210,7 +213,7 @@ impl Exporter {
         let paths: Vec<PathBuf> = paths.map(|(path, _)| root.path().join(path)).collect();
         let kept = self.look_up(&access, &paths).await;
         if !kept.as_ref().is_some_and(|kept| requests.iter().all(|request| is_kept(kept, request))) {
-            self.lease(&access).await?;
+            self.lease(&access).await?.session().await?;
         }
         access.kept.set(kept).unwrap_or_default();
         Ok(access)

@@ -16,6 +16,7 @@ pub mod results;
 pub mod snapshot;
 pub mod store;
 pub mod telemetry;
+pub mod update;
 pub mod workspace;
 
 /// The wire contract, as compiled from `proto/`.

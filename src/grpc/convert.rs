@@ -82,6 +82,7 @@ pub(super) fn file_status(error: &FileError) -> Status {
             let details = ErrorDetails::with_retry_info(Some(RETRY));
             Status::with_error_details(Code::Aborted, error.to_string(), details)
         }
+        FileError::Recorded(_) => precondition("EXPORT", "file.path"),
         FileError::Deadly => Status::internal(error.to_string()),
         FileError::Lease(error) => lease_status(error),
     }

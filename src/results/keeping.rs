@@ -72,13 +72,22 @@ impl Results {
     /// Keeps what was told since one look, if all that it depends on is still as it was then.
     async fn keep(&self, told: Vec<Told>) -> Result<(), StoreError> {
         let Some(Told { look: before, settings, engine, .. }) = told.first() else { return Ok(()) };
-        let now = self.look(before.root(), settings).await;
-        let (touched, is_other) = now.differences(before);
-        if is_other {
-            return Ok(());
-        }
         let files: Vec<PathBuf> = told.iter().map(|told| told.path.clone()).collect();
-        let keys = self.keys(&now, &files, &touched.into_iter().collect(), Some(engine)).await?;
+        let mut now = self.look(before.root(), settings).await;
+        let keys = loop {
+            let (touched, is_other) = now.differences(before);
+            if is_other {
+                return Ok(());
+            }
+            let keys = self.keys(&now, &files, &touched.into_iter().collect(), Some(engine)).await?;
+            // The bytes were read after the look.
+            let after = self.look(before.root(), settings).await;
+            let (touched, is_other) = after.differences(&now);
+            now = after;
+            if touched.is_empty() && !is_other {
+                break keys;
+            }
+        };
         let contents = told.iter().filter_map(|Told { path, evaluated, .. }| {
             let key = keys.of(path, evaluated.extras())?;
             (keys.digest(path)? == evaluated.digest()).then_some(())?;

@@ -285,6 +285,25 @@ impl Results {
         Ok(texts)
     }
 
+    /// What tells results: types depend on it.
+    #[must_use]
+    pub fn version(&self) -> String {
+        let evaluation = if self.is_isolated { "isolated" } else { "shared" };
+        format!("{}, {evaluation}", self.engine.version)
+    }
+
+    /// The key of a file's result in some form.
+    #[must_use]
+    pub fn recorded_key(result: Key, form: &[u8]) -> Key {
+        key("recorded", &[&result.0, form])
+    }
+
+    /// The key of what depends on more than files: what it says.
+    #[must_use]
+    pub fn content_key(content: &[u8]) -> Key {
+        key("content", &[content])
+    }
+
     /// What was told of a file's bytes, from the bytes that were kept.
     #[must_use]
     pub fn read(look: &Look, kept: &[u8], digest: Digest, extras: Extras) -> Option<Evaluated> {

@@ -12,7 +12,7 @@ use crate::harness::{Project, Server, at, eventually, is_batch, select, text, ty
 const SOON: Duration = Duration::from_millis(1500);
 
 /// What is told of `long.py` is not kept, so that it takes its time again and again.
-const UNKEPT: [&str; 2] = ["--max-kept", "0"];
+const UNKEPT: [&str; 4] = ["--max-kept", "0", "--store", "none"];
 
 fn project() -> Project {
     let names = if is_batch() { 8000 } else { 2000 };

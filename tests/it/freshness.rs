@@ -317,7 +317,7 @@ fn long_file(kind: &str) -> String {
 async fn who_asks_after_an_edit_is_not_answered_from_the_text_of_who_asked_before() {
     let files = [("long.py", &*long_file("int")), ("main.py", "from long import make\nseen = make()\n")];
     // Nothing is kept, so that the long file takes its time again and again.
-    let fixture = Fixture::with(&files, &["--max-kept", "0"]).await;
+    let fixture = Fixture::with(&files, &["--max-kept", "0", "--store", "none"]).await;
     fixture.assert_seen("int", "the start").await;
     for kind in ["str", "bytes", "float"] {
         let long = fixture.export(select("long.py", Selector::Names));

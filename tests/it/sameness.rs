@@ -59,7 +59,7 @@ async fn is_the_same_in_any_order(name: &str, most: usize) {
         return;
     }
     let root = package(name);
-    let server = Server::start(&[&root]);
+    let server = Server::start_with(&[&root], &["--store", "none"]);
     let mut runner = TestRunner::deterministic();
     let mut paths = shuffled(&sources(&root), &mut runner);
     paths.truncate(most);
@@ -69,7 +69,7 @@ async fn is_the_same_in_any_order(name: &str, most: usize) {
     assert!(expected.len() > 20);
 
     // In another order by a fresh process, where nothing is kept, by eight callers at once, each with files of its own.
-    let fresh = Server::start_with(&[&root], &["--max-kept", "0"]);
+    let fresh = Server::start_with(&[&root], &["--max-kept", "0", "--store", "none"]);
     let order = shuffled(&paths, &mut runner);
     let parts = order.chunks(order.len().div_ceil(8)).map(|part| {
         let files = part.iter().map(|path| select(path, Selector::Names)).collect();
@@ -82,7 +82,7 @@ async fn is_the_same_in_any_order(name: &str, most: usize) {
     }
 
     // A few places of a few files, of the process that is warm and of one that knows nothing.
-    let cold = Server::start(&[&root]);
+    let cold = Server::start_with(&[&root], &["--store", "none"]);
     for path in shuffled(&paths, &mut runner).iter().take(8) {
         let types = &expected[path];
         let some: Vec<_> = shuffled(types, &mut runner).into_iter().take(5).collect();

@@ -129,7 +129,7 @@ async fn no_more_requests_of_a_call_are_under_way_than_it_asks_for() {
     let (project, engine) = (many_files(2), Engine::new(COUNTING));
     let root = project.root();
     // Else the first call would answer the others.
-    let server = Server::start_with(&[&root], &["--engine-dir", engine.dir(), "--max-kept", "0"]);
+    let server = Server::start_with(&[&root], &["--engine-dir", engine.dir(), "--max-kept", "0", "--store", "none"]);
     // Whole files are asked about two at a time.
     let expected = if is_batch() { [(1, 1), (4, 2), (1000, 2)] } else { [(1, 1), (4, 4), (1000, 10)] };
     for (max_in_flight, expected) in expected {

@@ -52,7 +52,8 @@ impl Service {
             Evaluation::Isolated => "isolated",
             Evaluation::Shared => "shared",
         });
-        command.args(&launch.flags).arg("--allow-root").args(&launch.roots);
+        // What was kept before would be no measure of the engine.
+        command.args(&launch.flags).args(["--store", "none"]).arg("--allow-root").args(&launch.roots);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let stderr = child.stderr.take().context("the service has no standard error")?;
         let mut service = Self { child, address: String::new(), log: TaskTracker::new() };

@@ -1,0 +1,443 @@
+//! Snapshots made, and brought up to date: only what can have changed since the base is exported again.
+//!
+//! What a file's result depends on is told by `results`; exporting, by `export`. What two snapshots differ in is left to
+//! `snapshot`, and how they are stored to `store`.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::export::{Event, Exporter, FileError, FileExport, FileRequest, NamedRequest, Options, Places};
+use crate::model::{Digest, FileTypes, Outcome, ProjectRoot, Selector};
+use crate::pyright::batch::Extras;
+use crate::pyright::registry::Registry;
+use crate::pyright::session::Session;
+use crate::pyright::supervisor::LeaseError;
+use crate::results::{Keys, Look, Results};
+use crate::snapshot::{Form, Recorded};
+use crate::store::{Base, Key, NewSnapshot, Snapshot, SnapshotFile, Store, StoreError};
+use crate::workspace::git::Repository;
+use crate::workspace::paths::AllowedRoots;
+
+/// How often an update is begun anew where the project changes meanwhile.
+const MAX_CHANGES: u32 = 5;
+/// Files that are exported before what they were told is stored.
+const BATCH: usize = 64;
+
+/// Which files are exported again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// Those that changed, and those whose types can have changed with them.
+    #[default]
+    Dependents,
+    /// Those that changed alone.
+    ChangedOnly,
+}
+
+/// What is wanted.
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// The project's folder.
+    pub root: ProjectRoot,
+    /// What its snapshots are found by.
+    pub project_id: String,
+    /// The snapshot to begin from; none for the project's latest, if there is one.
+    pub base: Option<String>,
+    /// What is exported again.
+    pub scope: Scope,
+    /// Which names.
+    pub selector: Selector,
+    /// How they are told.
+    pub options: Options,
+    /// Also tell of files that are as they were.
+    pub tell_all: bool,
+}
+
+/// A snapshot, and how it came about.
+#[derive(Clone, Debug)]
+pub struct Updated {
+    /// The new snapshot.
+    pub snapshot: Snapshot,
+    /// The one it was made from.
+    pub base: Option<Snapshot>,
+    /// Files with other bytes than in the base, or that are not in it.
+    pub changed: Vec<String>,
+    /// Files that were exported again though their bytes are the same.
+    pub dependent: Vec<String>,
+    /// Files of the base that are no longer there.
+    pub deleted: Vec<String>,
+    /// Files of which the base had something else to tell, with what it had.
+    pub before: Vec<SnapshotFile>,
+}
+
+/// Why there is no new snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// There is no engine.
+    #[error("{0}")]
+    Lease(#[from] LeaseError),
+    /// The store failed.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The base is another project's.
+    #[error("snapshot {id} is of project {project_id}, not of this one")]
+    OtherProject {
+        /// The base.
+        id: String,
+        /// Whose it is.
+        project_id: String,
+    },
+    /// The project was not the same for long enough.
+    #[error("the project changed {MAX_CHANGES} times while it was exported; update again when it is quiet")]
+    KeepsChanging,
+}
+
+/// Makes snapshots.
+#[derive(Debug)]
+pub struct Updater {
+    exporter: Arc<Exporter>,
+    registry: Arc<Registry>,
+    results: Arc<Results>,
+    roots: Arc<AllowedRoots>,
+    /// One update of a project at a time: the next begins from what the one before made.
+    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// What one attempt knows of the project.
+struct Attempt {
+    look: Arc<Look>,
+    keys: Keys,
+    /// The project's source files, by their paths relative to the root.
+    sources: BTreeMap<String, PathBuf>,
+    base: Option<Snapshot>,
+    /// The base's files, by path.
+    before: BTreeMap<String, SnapshotFile>,
+}
+
+/// What becomes of each file.
+#[derive(Default)]
+struct Plan {
+    /// As they stand in the base, by path.
+    files: BTreeMap<String, SnapshotFile>,
+    changed: Vec<String>,
+    dependent: Vec<String>,
+    deleted: Vec<String>,
+}
+
+impl Plan {
+    fn stands(&mut self, file: &SnapshotFile) {
+        self.files.insert(file.path.clone(), file.clone());
+    }
+}
+
+impl Updater {
+    /// Makes snapshots of what these tell.
+    #[must_use]
+    pub fn new(
+        exporter: Arc<Exporter>,
+        registry: Arc<Registry>,
+        results: Arc<Results>,
+        roots: Arc<AllowedRoots>,
+    ) -> Self {
+        Self { exporter, registry, results, roots, turns: Mutex::default() }
+    }
+
+    /// Exports what can have changed since the base, and saves the whole as a new snapshot. Each file that was exported
+    /// again is sent as soon as it is ready.
+    ///
+    /// # Errors
+    /// Each [`UpdateError`]. A file that can't be exported is recorded as such, and fails nothing else.
+    ///
+    /// # Cancel safety
+    /// Dropped, it saves no snapshot and leaves nothing under way; what was exported is kept.
+    pub async fn update(&self, update: &Update, events: &mpsc::Sender<Event>) -> Result<Updated, UpdateError> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(turns.entry(update.project_id.clone()).or_default())
+        };
+        let _turn = turn.lock().await;
+        let store = self.results.keeper().store().await?;
+        for _ in 0..MAX_CHANGES {
+            let attempt = self.begin(update, &store).await?;
+            match self.finish(update, &store, attempt, events).await {
+                Ok(Some(updated)) => return Ok(updated),
+                // Files changed meanwhile, or somebody else saved a snapshot: what was exported is at hand.
+                Ok(None) | Err(UpdateError::Store(StoreError::Conflict { .. } | StoreError::Missing(_))) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(UpdateError::KeepsChanging)
+    }
+
+    async fn begin(&self, update: &Update, store: &Store) -> Result<Attempt, UpdateError> {
+        let base = match &update.base {
+            Some(id) => Some(store.snapshot(id).await?.ok_or_else(|| StoreError::NotFound(id.clone()))?),
+            None => store.latest(&update.project_id).await?,
+        };
+        if let Some(base) = &base
+            && base.project_id != update.project_id
+        {
+            return Err(UpdateError::OtherProject { id: base.id.clone(), project_id: base.project_id.clone() });
+        }
+        let before = match &base {
+            Some(base) => store.files(&base.id, None).await?,
+            None => Vec::new(),
+        };
+        let before = before.into_iter().map(|file| (file.path.clone(), file)).collect();
+        let settings = self.registry.settings(&update.root);
+        let look = self.results.look(&update.root, &settings).await;
+        let name = |path: PathBuf| Some((path.strip_prefix(update.root.path()).ok()?.to_str()?.to_owned(), path));
+        let sources: BTreeMap<String, PathBuf> = look.sources().into_iter().filter_map(name).collect();
+        let paths: Vec<PathBuf> = sources.values().cloned().collect();
+        let keys = self.results.keys(&look, &paths, &HashSet::new(), None).await?;
+        let mut attempt = Attempt { look, keys, sources, base, before };
+        // What a changed file imports can only be told by an engine. A first snapshot's files are better exported first:
+        // they are read for that anyway.
+        if attempt.base.is_some() && paths.iter().any(|path| attempt.keys.digest(path).is_none()) {
+            self.learn(update, &mut attempt).await?;
+        }
+        Ok(attempt)
+    }
+
+    /// Has an engine tell what files import, where that is not known.
+    async fn learn(&self, update: &Update, attempt: &mut Attempt) -> Result<(), UpdateError> {
+        if attempt.look.shared().is_some() {
+            let paths: Vec<PathBuf> = attempt.sources.values().cloned().collect();
+            let engine = self.engine(&update.root).await?;
+            attempt.keys = self.results.keys(&attempt.look, &paths, &HashSet::new(), Some(&engine)).await?;
+        }
+        Ok(())
+    }
+
+    /// An engine whose view is the disk's.
+    async fn engine(&self, root: &ProjectRoot) -> Result<Arc<Session>, LeaseError> {
+        let lease = self.registry.lease(root).await?;
+        loop {
+            let session = lease.session().await?;
+            if session.refresh().await.is_ok() {
+                return Ok(session);
+            }
+        }
+    }
+
+    /// Which of the base's files stand, and which are exported again.
+    async fn plan(&self, update: &Update, store: &Store, attempt: &Attempt) -> Result<Plan, UpdateError> {
+        let Attempt { look, keys, sources, base, before } = attempt;
+        let form = form(update);
+        let deleted = before.keys().filter(|name| !sources.contains_key(*name)).cloned().collect();
+        let mut plan = Plan { deleted, ..Plan::default() };
+        let mut differ = Vec::new();
+        for (name, path) in sources {
+            match before.get(name) {
+                Some(file) if recorded_key(keys, path, form) == Some(file.key) => plan.stands(file),
+                Some(file) => differ.push(file),
+                None => plan.changed.push(name.clone()),
+            }
+        }
+        let digests = digests(store, &differ).await?;
+        let now = Arc::clone(look);
+        let paths: Vec<PathBuf> = differ.iter().map(|file| sources[&file.path].clone()).collect();
+        let now = blocking(move || paths.iter().map(|path| now.digest(path)).collect::<Vec<_>>()).await;
+        let is_same_form = base.as_ref().is_some_and(|base| Form::from_bytes(&base.details) == Some(form));
+        for (file, now) in differ.into_iter().zip(now) {
+            let is_same = now.is_some() && digests.get(&file.path) == now.as_ref();
+            match (is_same, update.scope) {
+                (false, _) => plan.changed.push(file.path.clone()),
+                (true, Scope::ChangedOnly) if is_same_form => plan.stands(file),
+                (true, _) => plan.dependent.push(file.path.clone()),
+            }
+        }
+        plan.changed.sort();
+        Ok(plan)
+    }
+
+    /// Carries a plan out, and saves the snapshot; none where the project changed meanwhile.
+    async fn finish(
+        &self,
+        update: &Update,
+        store: &Store,
+        mut attempt: Attempt,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<Option<Updated>, UpdateError> {
+        let Plan { mut files, changed, dependent, deleted } = self.plan(update, store, &attempt).await?;
+        let again: Vec<String> = changed.iter().chain(&dependent).cloned().collect();
+        if update.tell_all {
+            tell(store, &files, events).await?;
+        }
+        for names in again.chunks(BATCH) {
+            let told = self.export(update, names, events).await?;
+            if !self.is_as_it_was(update, &attempt.look).await {
+                return Ok(None);
+            }
+            if names.iter().any(|name| attempt.keys.digest(&attempt.sources[name]).is_none()) {
+                self.learn(update, &mut attempt).await?;
+            }
+            let mut contents = Vec::with_capacity(told.len());
+            for (name, told) in told {
+                let (file, bytes) = record(update, &attempt, name, told)?;
+                contents.push((file.key, bytes));
+                files.insert(file.path.clone(), file);
+            }
+            store.put(contents).await?;
+        }
+        if !self.is_as_it_was(update, &attempt.look).await {
+            return Ok(None);
+        }
+        let Attempt { base, mut before, .. } = attempt;
+        before.retain(|name, file| files.get(name).is_none_or(|now| now.key != file.key));
+        let snapshot = NewSnapshot {
+            project_id: update.project_id.clone(),
+            engine: self.results.version(),
+            commit: self.commit(&update.root).await,
+            details: form(update).to_bytes(),
+            types: files.values().map(|file| u64::from(file.types)).sum(),
+            files: files.into_values().collect(),
+            base: match &update.base {
+                Some(_) => Base::Any,
+                None => Base::Latest(base.as_ref().map(|base| base.id.clone())),
+            },
+        };
+        let snapshot = store.save(snapshot, Vec::new()).await?;
+        Ok(Some(Updated { snapshot, base, changed, dependent, deleted, before: before.into_values().collect() }))
+    }
+
+    /// Whether the project is as it was when it was looked at.
+    async fn is_as_it_was(&self, update: &Update, look: &Look) -> bool {
+        let now = self.results.look(&update.root, &self.registry.settings(&update.root)).await;
+        let (touched, is_other) = look.differences(&now);
+        !is_other && touched.is_empty()
+    }
+
+    /// Exports these files, and sends each on.
+    async fn export(
+        &self,
+        update: &Update,
+        names: &[String],
+        events: &mpsc::Sender<Event>,
+    ) -> Result<Vec<(String, Result<FileExport, FileError>)>, UpdateError> {
+        let request = |name: &String| {
+            let places = Places::Selected(update.selector);
+            (name.clone(), Ok(FileRequest { path: name.clone(), places, content: None, expected: None }))
+        };
+        let requests: Vec<NamedRequest> = names.iter().map(request).collect();
+        let access = self.exporter.access(&update.root, &requests, update.options).await?;
+        let (sender, mut receiver) = mpsc::channel(1);
+        let exporting = async {
+            self.exporter.files(&access, requests, update.options, &sender).await;
+            drop(sender);
+        };
+        let mut told = Vec::with_capacity(names.len());
+        let telling = async {
+            while let Some(event) = receiver.recv().await {
+                if let Event::File { path, result } = &event {
+                    told.push((path.clone(), result.clone()));
+                }
+                let _ = events.send(event).await;
+            }
+        };
+        tokio::join!(exporting, telling);
+        Ok(told)
+    }
+
+    /// The project's commit, where it is a Git work tree.
+    async fn commit(&self, root: &ProjectRoot) -> Option<String> {
+        let (root, roots) = (root.clone(), Arc::clone(&self.roots));
+        let head = tokio::task::spawn_blocking(move || Repository::discover(root.path(), &roots).ok()?.head());
+        head.await.ok().flatten()
+    }
+}
+
+fn form(update: &Update) -> Form {
+    Form { selector: update.selector, encoding: update.options.encoding, details: update.options.details }
+}
+
+fn extras(form: Form) -> Extras {
+    Extras { documentation: form.details.documentation, definitions: form.details.definitions }
+}
+
+/// Under which key it is stored what is told of a file in a form, where that depends on nothing but files.
+fn recorded_key(keys: &Keys, path: &Path, form: Form) -> Option<Key> {
+    Some(Results::recorded_key(keys.of(path, extras(form))?, &form.to_bytes()))
+}
+
+/// What is recorded of a file that was exported, and its bytes.
+fn record(
+    update: &Update,
+    attempt: &Attempt,
+    path: String,
+    told: Result<FileExport, FileError>,
+) -> Result<(SnapshotFile, Vec<u8>), UpdateError> {
+    let Attempt { keys, sources, .. } = attempt;
+    let source = &sources[&path];
+    let (recorded, key, types) = match told {
+        Ok(FileExport { file, .. }) => {
+            let holds = keys.digest(source) == Some(&file.digest) && is_whole(&file);
+            let key = recorded_key(keys, source, form(update)).filter(|_| holds);
+            let types = u32::try_from(file.types.len()).unwrap_or(u32::MAX);
+            (Recorded::Types(file), key, types)
+        }
+        Err(FileError::Lease(error)) => return Err(error.into()),
+        Err(error) => (Recorded::Failed(error.to_string()), None, 0),
+    };
+    let bytes = recorded.to_bytes();
+    // What may turn out otherwise the next time goes by what it was.
+    let key = key.unwrap_or_else(|| Results::content_key(&bytes));
+    Ok((SnapshotFile { path, key, types }, bytes))
+}
+
+/// Whether the engine failed nowhere; where it did, it may not the next time.
+fn is_whole(file: &FileTypes) -> bool {
+    file.types.iter().all(|inferred| inferred.outcome != Outcome::Failed)
+}
+
+/// The digests of the bytes that these files had; none of those that could not be exported.
+async fn digests(store: &Store, files: &[&SnapshotFile]) -> Result<HashMap<String, Digest>, StoreError> {
+    let mut digests = HashMap::with_capacity(files.len());
+    for files in files.chunks(BATCH) {
+        let keys: Vec<Key> = files.iter().map(|file| file.key).collect();
+        let contents = store.get(&keys).await?;
+        for file in files {
+            if let Some(Recorded::Types(types)) = contents.get(&file.key).and_then(|bytes| Recorded::from_bytes(bytes))
+            {
+                digests.insert(file.path.clone(), types.digest);
+            }
+        }
+    }
+    Ok(digests)
+}
+
+/// Sends files as they are recorded.
+async fn tell(
+    store: &Store,
+    files: &BTreeMap<String, SnapshotFile>,
+    events: &mpsc::Sender<Event>,
+) -> Result<(), StoreError> {
+    let files: Vec<&SnapshotFile> = files.values().collect();
+    for files in files.chunks(BATCH) {
+        let keys: Vec<Key> = files.iter().map(|file| file.key).collect();
+        let contents = store.get(&keys).await?;
+        for file in files {
+            let recorded = contents.get(&file.key).and_then(|bytes| Recorded::from_bytes(bytes));
+            let result = match recorded {
+                Some(Recorded::Types(file)) => {
+                    Ok(FileExport { file, cached: true, elapsed: Duration::ZERO, engine_elapsed: Duration::ZERO })
+                }
+                Some(Recorded::Failed(reason)) => Err(FileError::Recorded(reason)),
+                None => return Err(StoreError::Missing(vec![file.key])),
+            };
+            let _ = events.send(Event::File { path: file.path.clone(), result }).await;
+        }
+    }
+    Ok(())
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
