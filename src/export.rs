@@ -238,7 +238,7 @@ impl Exporter {
         let results = self.results.as_ref()?;
         let look = results.look(&access.root, &access.settings).await;
         let found = async {
-            let keys = results.keys(&look, paths, &HashSet::new(), None).await?;
+            let keys = results.keys(&look, paths, &HashSet::new(), None).await?.unwrap_or_default();
             let all = Extras { documentation: true, definitions: true };
             let wanted = [access.extras, all];
             let wanted = paths.iter().flat_map(|path| wanted.map(|extras| (path, extras)));
@@ -280,8 +280,7 @@ impl Exporter {
         let (Some(evaluated), Some(Some(kept))) = (&asked.evaluated, access.kept.get()) else { return };
         if asked.engine > Duration::ZERO {
             let (evaluated, path) = (Arc::clone(evaluated), document.path.clone());
-            let (look, settings) = (Arc::clone(&kept.look), access.settings.clone());
-            results.keep_later(Told { look, settings, path, evaluated, engine }).await;
+            results.keep_later(Told { look: Arc::clone(&kept.look), path, evaluated, engine }).await;
         }
     }
 

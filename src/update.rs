@@ -162,7 +162,7 @@ impl Updater {
         let _turn = turn.lock().await;
         let store = self.results.keeper().store().await?;
         for _ in 0..MAX_CHANGES {
-            let attempt = self.begin(update, &store).await?;
+            let Some(attempt) = self.begin(update, &store).await? else { continue };
             match self.finish(update, &store, attempt, events).await {
                 Ok(Some(updated)) => return Ok(updated),
                 // Files changed meanwhile, or somebody else saved a snapshot: what was exported is at hand.
@@ -173,7 +173,8 @@ impl Updater {
         Err(UpdateError::KeepsChanging)
     }
 
-    async fn begin(&self, update: &Update, store: &Store) -> Result<Attempt, UpdateError> {
+    /// None where the project changed meanwhile.
+    async fn begin(&self, update: &Update, store: &Store) -> Result<Option<Attempt>, UpdateError> {
         let base = match &update.base {
             Some(id) => Some(store.snapshot(id).await?.ok_or_else(|| StoreError::NotFound(id.clone()))?),
             None => store.latest(&update.project_id).await?,
@@ -193,24 +194,27 @@ impl Updater {
         let name = |path: PathBuf| Some((path.strip_prefix(update.root.path()).ok()?.to_str()?.to_owned(), path));
         let sources: BTreeMap<String, PathBuf> = look.sources().into_iter().filter_map(name).collect();
         let paths: Vec<PathBuf> = sources.values().cloned().collect();
-        let keys = self.results.keys(&look, &paths, &HashSet::new(), None).await?;
+        let keys = self.results.keys(&look, &paths, &HashSet::new(), None).await?.unwrap_or_default();
         let mut attempt = Attempt { look, keys, sources, base, before };
         // What a changed file imports can only be told by an engine. A first snapshot's files are better exported first:
         // they are read for that anyway.
-        if attempt.base.is_some() && paths.iter().any(|path| attempt.keys.digest(path).is_none()) {
-            self.learn(update, &mut attempt).await?;
+        let is_known = |path: &PathBuf| attempt.keys.digest(path).is_some();
+        if attempt.base.is_some() && !paths.iter().all(is_known) && !self.learn(update, &mut attempt).await? {
+            return Ok(None);
         }
-        Ok(attempt)
+        Ok(Some(attempt))
     }
 
-    /// Has an engine tell what files import, where that is not known.
-    async fn learn(&self, update: &Update, attempt: &mut Attempt) -> Result<(), UpdateError> {
+    /// Has an engine tell what files import, where that is not known. False where the project changed meanwhile.
+    async fn learn(&self, update: &Update, attempt: &mut Attempt) -> Result<bool, UpdateError> {
         if attempt.look.shared().is_some() {
             let paths: Vec<PathBuf> = attempt.sources.values().cloned().collect();
             let engine = self.engine(&update.root).await?;
-            attempt.keys = self.results.keys(&attempt.look, &paths, &HashSet::new(), Some(&engine)).await?;
+            let keys = self.results.keys(&attempt.look, &paths, &HashSet::new(), Some(&engine)).await?;
+            let Some(keys) = keys else { return Ok(false) };
+            attempt.keys = keys;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// An engine whose view is the disk's.
@@ -273,8 +277,9 @@ impl Updater {
             if !self.is_as_it_was(update, &attempt.look).await {
                 return Ok(None);
             }
-            if names.iter().any(|name| attempt.keys.digest(&attempt.sources[name]).is_none()) {
-                self.learn(update, &mut attempt).await?;
+            let is_known = |name: &String| attempt.keys.digest(&attempt.sources[name]).is_some();
+            if !names.iter().all(is_known) && !self.learn(update, &mut attempt).await? {
+                return Ok(None);
             }
             let mut contents = Vec::with_capacity(told.len());
             for (name, told) in told {
@@ -308,8 +313,7 @@ impl Updater {
     /// Whether the project is as it was when it was looked at.
     async fn is_as_it_was(&self, update: &Update, look: &Look) -> bool {
         let now = self.results.look(&update.root, &self.registry.settings(&update.root)).await;
-        let (touched, is_other) = look.differences(&now);
-        !is_other && touched.is_empty()
+        look.is_same(&now)
     }
 
     /// Exports these files, and sends each on.

@@ -8,7 +8,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Look, Results};
-use crate::model::ProjectSettings;
 use crate::pyright::batch::Evaluated;
 use crate::pyright::session::Session;
 use crate::store::StoreError;
@@ -23,8 +22,6 @@ const GATHER: Duration = Duration::from_millis(300);
 pub struct Told {
     /// A look at the project before it was asked.
     pub look: Arc<Look>,
-    /// How the project was opened.
-    pub settings: ProjectSettings,
     /// The file.
     pub path: PathBuf,
     /// What was told.
@@ -71,21 +68,20 @@ impl Results {
 
     /// Keeps what was told since one look, if all that it depends on is still as it was then.
     async fn keep(&self, told: Vec<Told>) -> Result<(), StoreError> {
-        let Some(Told { look: before, settings, engine, .. }) = told.first() else { return Ok(()) };
+        let Some(Told { look: before, engine, .. }) = told.first() else { return Ok(()) };
         let files: Vec<PathBuf> = told.iter().map(|told| told.path.clone()).collect();
-        let mut now = self.look(before.root(), settings).await;
-        let keys = loop {
+        let (now, keys) = loop {
+            let now = self.look(before.root(), before.settings()).await;
             let (touched, is_other) = now.differences(before);
             if is_other {
                 return Ok(());
             }
             let keys = self.keys(&now, &files, &touched.into_iter().collect(), Some(engine)).await?;
             // The bytes were read after the look.
-            let after = self.look(before.root(), settings).await;
-            let (touched, is_other) = after.differences(&now);
-            now = after;
-            if touched.is_empty() && !is_other {
-                break keys;
+            if let Some(keys) = keys
+                && now.is_same(&*self.look(before.root(), before.settings()).await)
+            {
+                break (now, keys);
             }
         };
         let contents = told.iter().filter_map(|Told { path, evaluated, .. }| {

@@ -32,6 +32,7 @@ const LEADING: [&str; 6] = ["executionEnvironments", "extraPaths", "stubPath", "
 #[derive(Debug)]
 pub struct Look {
     root: ProjectRoot,
+    settings: ProjectSettings,
     tree: Tree,
     shape: Shape,
     seen: Arc<Seen>,
@@ -59,13 +60,22 @@ impl Look {
         let tree = Tree::scan_linked(places(root, settings, &environment), allowed);
         let shape = Shape::of(tree.files());
         let engine_folder = engine.server.parent().unwrap_or(&engine.server).to_owned();
-        let root = root.clone();
-        let mut look =
-            Self { root, tree, shape, seen, environment, engine: engine_folder, standard: None, common: None };
+        let (root, settings) = (root.clone(), settings.clone());
+        let mut look = Self {
+            root,
+            settings,
+            tree,
+            shape,
+            seen,
+            environment,
+            engine: engine_folder,
+            standard: None,
+            common: None,
+        };
         let stubs = engine.standard_stubs();
         look.standard = (!look.shadows(&stubs)).then_some(stubs);
         if is_isolated {
-            look.common = look.common(settings, &engine.version);
+            look.common = look.common(&engine.version);
         }
         look
     }
@@ -74,6 +84,19 @@ impl Look {
     #[must_use]
     pub fn root(&self) -> &ProjectRoot {
         &self.root
+    }
+
+    /// How the project was opened.
+    #[must_use]
+    pub fn settings(&self) -> &ProjectSettings {
+        &self.settings
+    }
+
+    /// Whether another look finds all as it was.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let (touched, is_other) = self.differences(other);
+        touched.is_empty() && !is_other
     }
 
     /// The project's own source files, in order.
@@ -199,7 +222,7 @@ impl Look {
         self.tree.places().iter().map(|place| place.folder.clone()).chain(customary).collect()
     }
 
-    fn common(&self, settings: &ProjectSettings, version: &str) -> Option<[u8; 32]> {
+    fn common(&self, version: &str) -> Option<[u8; 32]> {
         let mut hash = Sha256::new();
         let mut part = |bytes: &[u8]| {
             hash.update(bytes.len().to_be_bytes());
@@ -208,7 +231,7 @@ impl Look {
         part(&[VERSION]);
         part(version.as_bytes());
         part(bridge::digest().as_str().as_bytes());
-        let ProjectSettings { python_version, python_platform, venv, extra_paths, stub_path } = settings;
+        let ProjectSettings { python_version, python_platform, venv, extra_paths, stub_path } = &self.settings;
         let paths: Vec<String> = extra_paths.iter().chain(stub_path).map(|path| self.name(path)).collect();
         let Environment { version, packages, standard_library, .. } = &self.environment;
         let packages: Vec<String> = packages.iter().map(|path| self.name(path)).collect();

@@ -116,7 +116,8 @@ impl Results {
 
     /// The keys of these files, as far as it is known what they import: from the store, or else from an engine.
     ///
-    /// A file has none where its result can't be told from others, such as one that depends on a file in `spoilt`.
+    /// A file has none where its result can't be told from others, such as one that depends on a file in `spoilt`. None at
+    /// all where the project changed while the engine was asked.
     ///
     /// # Errors
     /// Those of the store. What an engine can't tell is not known, which is none.
@@ -126,13 +127,15 @@ impl Results {
         files: &[PathBuf],
         spoilt: &HashSet<PathBuf>,
         engine: Option<&Arc<Session>>,
-    ) -> Result<Keys, StoreError> {
-        let Some(common) = look.shared() else { return Ok(Keys::default()) };
+    ) -> Result<Option<Keys>, StoreError> {
+        let Some(common) = look.shared() else { return Ok(Some(Keys::default())) };
+        let mut learnt: Vec<(Key, Arc<str>)> = Vec::new();
         let mut nodes: HashMap<PathBuf, Node> = HashMap::new();
         let mut own: HashMap<PathBuf, Digest> = HashMap::new();
         let mut wave: Vec<PathBuf> = files.to_vec();
         while !wave.is_empty() {
-            let found = self.nodes(look, &common, std::mem::take(&mut wave), spoilt, engine).await?;
+            let files = std::mem::take(&mut wave);
+            let found = self.nodes(look, &common, files, spoilt, engine, &mut learnt).await?;
             let mut next: HashSet<PathBuf> = HashSet::new();
             for (file, mut node) in found {
                 // They are the same for all, and known by Pyright's release.
@@ -142,6 +145,9 @@ impl Results {
                 nodes.insert(file.path, node);
             }
             wave = next.into_iter().filter(|path| !nodes.contains_key(path)).collect();
+        }
+        if !self.remember(look, learnt).await? {
+            return Ok(None);
         }
         let files = files.to_vec();
         let keys = blocking(move || {
@@ -154,7 +160,7 @@ impl Results {
             });
             known.collect()
         });
-        Ok(Keys(keys.await))
+        Ok(Some(Keys(keys.await)))
     }
 
     /// What is known of these files' imports.
@@ -165,6 +171,7 @@ impl Results {
         files: Vec<PathBuf>,
         spoilt: &HashSet<PathBuf>,
         engine: Option<&Arc<Session>>,
+        learnt: &mut Vec<(Key, Arc<str>)>,
     ) -> Result<Vec<(File, Node)>, StoreError> {
         let (now, common) = (Arc::clone(look), *common);
         let files = files.into_iter().map(|path| (spoilt.contains(&path), path)).collect::<Vec<_>>();
@@ -182,13 +189,13 @@ impl Results {
         .await;
 
         // Which modules each names, then which files those are: that depends on what else there is.
-        let mut names = self.remembered(files.iter().filter_map(File::key).collect()).await?;
+        let names = self.remembered(files.iter().filter_map(File::key).collect()).await?;
         let mut found = self.found(look, &files, &names).await?;
         if let Some(engine) = engine {
             let is_missing = |file: &&File| file.key().is_some_and(|key| !found.contains_key(&key));
             let missing: Vec<&File> = files.iter().filter(is_missing).collect();
             let told = tell_imports(engine, &missing).await;
-            self.remember(look, &missing, told, &mut names, &mut found).await?;
+            learn(look, &missing, told, &mut found, learnt).await;
         }
         let node = |file: File| {
             let found = file.key().and_then(|key| found.get(&key));
@@ -226,42 +233,22 @@ impl Results {
         Ok(imports.collect())
     }
 
-    /// Keeps what an engine told of these files' imports, if it was told of the same bytes.
-    async fn remember(
-        &self,
-        look: &Arc<Look>,
-        files: &[&File],
-        told: Vec<Imports>,
-        names: &mut HashMap<Key, Arc<str>>,
-        found: &mut HashMap<Key, ([u8; 32], Vec<PathBuf>)>,
-    ) -> Result<(), StoreError> {
-        let mut told: HashMap<PathBuf, Imports> = told.into_iter().map(|told| (told.path.clone(), told)).collect();
-        let told = files.iter().filter_map(|file| {
-            let (digest, key) = file.named.as_ref()?;
-            let told = told.remove(&file.path)?;
-            (look.is_engine(&file.path) || told.digest == *digest).then(|| (file.path.clone(), *key, told))
-        });
-        let (told, now) = (told.collect::<Vec<_>>(), Arc::clone(look));
-        let told: Vec<_> = blocking(move || {
-            let found = |(path, key, told): (PathBuf, Key, Imports)| {
-                let names: Arc<str> = told.names.join("\n").into();
-                let found_key = found_key(&now, &path, key, &names);
-                let files: Vec<String> = told.files.iter().map(|path| now.name(path)).collect();
-                (key, names, found_key, Arc::<str>::from(files.join("\n")), told.files)
-            };
-            told.into_iter().map(found).collect()
-        })
-        .await;
-        let mut contents = Vec::with_capacity(told.len() * 2);
-        for (key, named, found_key, files, paths) in told {
-            contents.push((key, named.as_bytes().to_vec()));
-            contents.push((found_key, files.as_bytes().to_vec()));
-            self.remembered.insert(key, Arc::clone(&named));
-            self.remembered.insert(found_key, files);
-            names.insert(key, named);
-            found.insert(key, (found_key.0, paths));
+    /// Keeps what was learnt of files' imports. False where it may be of other files than those that were looked at, since
+    /// the project has changed; then nothing is kept.
+    async fn remember(&self, look: &Arc<Look>, learnt: Vec<(Key, Arc<str>)>) -> Result<bool, StoreError> {
+        if learnt.is_empty() {
+            return Ok(true);
         }
-        self.keeper.store().await?.put(contents).await
+        let now = self.look(look.root(), look.settings()).await;
+        if !look.is_same(&now) {
+            return Ok(false);
+        }
+        let contents = learnt.iter().map(|(key, text)| (*key, text.as_bytes().to_vec())).collect();
+        self.keeper.store().await?.put(contents).await?;
+        for (key, text) in learnt {
+            self.remembered.insert(key, text);
+        }
+        Ok(true)
     }
 
     /// Texts by their keys, from memory or else from the store.
@@ -335,8 +322,43 @@ fn found_key(look: &Look, path: &Path, names_key: Key, names: &str) -> Key {
     key("found", &[&names_key.0, &look.candidates(path, &modules)])
 }
 
+/// Adds what an engine told of these files' imports, if it was told of the same bytes.
+async fn learn(
+    look: &Arc<Look>,
+    files: &[&File],
+    told: Vec<Imports>,
+    found: &mut HashMap<Key, ([u8; 32], Vec<PathBuf>)>,
+    learnt: &mut Vec<(Key, Arc<str>)>,
+) {
+    let mut told: HashMap<PathBuf, Imports> = told.into_iter().map(|told| (told.path.clone(), told)).collect();
+    let told = files.iter().filter_map(|file| {
+        let (digest, key) = file.named.as_ref()?;
+        let told = told.remove(&file.path)?;
+        (look.is_engine(&file.path) || told.digest == *digest).then(|| (file.path.clone(), *key, told))
+    });
+    let (told, now) = (told.collect::<Vec<_>>(), Arc::clone(look));
+    let told: Vec<_> = blocking(move || {
+        let found = |(path, key, told): (PathBuf, Key, Imports)| {
+            let names: Arc<str> = told.names.join("\n").into();
+            let found_key = found_key(&now, &path, key, &names);
+            let files: Vec<String> = told.files.iter().map(|path| now.name(path)).collect();
+            (key, names, found_key, Arc::<str>::from(files.join("\n")), told.files)
+        };
+        told.into_iter().map(found).collect()
+    })
+    .await;
+    for (key, names, found_key, files, paths) in told {
+        learnt.extend([(key, names), (found_key, files)]);
+        found.insert(key, (found_key.0, paths));
+    }
+}
+
 async fn tell_imports(engine: &Arc<Session>, files: &[&File]) -> Vec<Imports> {
     let mut told = Vec::new();
+    // So that it knows of all files that were looked at.
+    if !files.is_empty() && engine.refresh().await.is_err() {
+        return told;
+    }
     for files in files.chunks(ASKED) {
         let paths: Vec<PathBuf> = files.iter().map(|file| file.path.clone()).collect();
         match engine.imports(&paths).await {

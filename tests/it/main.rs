@@ -17,6 +17,7 @@ mod fidelity;
 mod freshness;
 mod harness;
 mod inputs;
+mod kept;
 mod layers;
 mod lifecycle;
 mod modes;
