@@ -164,12 +164,29 @@ fn words(Details { hover, documentation, definitions }: Details) -> String {
 }
 
 impl Delta {
-    /// Counts a change.
-    pub fn add(&mut self, change: &Change<'_>) {
-        match (change.before, change.after) {
-            (Some(_), Some(_)) => self.modified += 1,
-            (Some(_), None) => self.removed += 1,
-            (None, _) => self.added += 1,
+    /// Counts changes.
+    #[must_use]
+    pub fn of(changes: &[Change<'_>]) -> Self {
+        let mut delta = Self::default();
+        for change in changes {
+            match (change.before, change.after) {
+                (Some(_), Some(_)) => delta.modified += 1,
+                (Some(_), None) => delta.removed += 1,
+                (None, _) => delta.added += 1,
+            }
+        }
+        delta
+    }
+}
+
+impl std::ops::Add for Delta {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            added: self.added + other.added,
+            removed: self.removed + other.removed,
+            modified: self.modified + other.modified,
         }
     }
 }
@@ -349,9 +366,7 @@ mod tests {
         assert_eq!(told(&failed, &some), ["+a:int@0"]);
         assert_eq!(diff(None, Some(&some)).len(), 1);
         assert_eq!(diff(Some(&some), None).len(), 1);
-        let mut delta = Delta::default();
-        diff(Some(&some), None).iter().for_each(|change| delta.add(change));
-        assert_eq!(delta, Delta { added: 0, removed: 1, modified: 0 });
+        assert_eq!(Delta::of(&diff(Some(&some), None)), Delta { added: 0, removed: 1, modified: 0 });
     }
 
     #[test]
