@@ -84,7 +84,7 @@ pub enum Outcome {
 }
 
 /// What a name stands for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SymbolKind {
     /// Not known, such as a name from an import that does not resolve.
     #[default]

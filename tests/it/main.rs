@@ -24,5 +24,6 @@ mod modes;
 mod projects;
 mod sameness;
 mod sharing;
+mod snapshots;
 mod store;
 mod texts;
