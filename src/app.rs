@@ -24,6 +24,7 @@ use crate::pyright::session::Limits;
 use crate::pyright::supervisor::Common;
 use crate::results::Results;
 use crate::store::{Keeper, Location};
+use crate::update::Updater;
 use crate::workspace::paths::AllowedRoots;
 use crate::workspace::watch::Watcher;
 
@@ -120,9 +121,15 @@ impl App {
             max_calls: config.max_calls,
             tracker: tracker.clone(),
         }));
+        let exporter = Arc::new(Exporter::new(Arc::clone(&registry), results.clone()));
+        let updater = results.as_ref().map(|results| {
+            let (exporter, registry) = (Arc::clone(&exporter), Arc::clone(&registry));
+            Arc::new(Updater::new(exporter, registry, Arc::clone(results), Arc::clone(&roots)))
+        });
         let services = Services {
-            exporter: Arc::new(Exporter::new(Arc::clone(&registry), results.clone())),
+            exporter,
             results,
+            updater,
             registry,
             roots,
             max_in_flight: config.max_in_flight,

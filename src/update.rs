@@ -17,7 +17,7 @@ use crate::pyright::registry::Registry;
 use crate::pyright::session::Session;
 use crate::pyright::supervisor::LeaseError;
 use crate::results::{Keys, Look, Results};
-use crate::snapshot::{Form, Recorded};
+use crate::snapshot::{Delta, Form, Recorded, diff};
 use crate::store::{Base, Key, NewSnapshot, Snapshot, SnapshotFile, Store, StoreError};
 use crate::workspace::git::Repository;
 use crate::workspace::paths::AllowedRoots;
@@ -69,8 +69,8 @@ pub struct Updated {
     pub dependent: Vec<String>,
     /// Files of the base that are no longer there.
     pub deleted: Vec<String>,
-    /// Files of which the base had something else to tell, with what it had.
-    pub before: Vec<SnapshotFile>,
+    /// What is told otherwise than in the base; none where that is told in another form.
+    pub delta: Option<Delta>,
 }
 
 /// Why there is no new snapshot.
@@ -246,7 +246,7 @@ impl Updater {
         let now = Arc::clone(look);
         let paths: Vec<PathBuf> = differ.iter().map(|file| sources[&file.path].clone()).collect();
         let now = blocking(move || paths.iter().map(|path| now.digest(path)).collect::<Vec<_>>()).await;
-        let is_same_form = base.as_ref().is_some_and(|base| Form::from_bytes(&base.details) == Some(form));
+        let is_same_form = base.is_some() && is_comparable(base.as_ref(), form);
         for (file, now) in differ.into_iter().zip(now) {
             let is_same = now.is_some() && digests.get(&file.path) == now.as_ref();
             match (is_same, update.scope) {
@@ -268,6 +268,7 @@ impl Updater {
         events: &mpsc::Sender<Event>,
     ) -> Result<Option<Updated>, UpdateError> {
         let Plan { mut files, changed, dependent, deleted } = self.plan(update, store, &attempt).await?;
+        let mut delta = Delta::default();
         let again: Vec<String> = changed.iter().chain(&dependent).cloned().collect();
         if update.tell_all {
             tell(store, &files, events).await?;
@@ -282,18 +283,27 @@ impl Updater {
                 return Ok(None);
             }
             let mut contents = Vec::with_capacity(told.len());
+            let mut before = recorded(store, names.iter().filter_map(|name| attempt.before.get(name))).await?;
             for (name, told) in told {
-                let (file, bytes) = record(update, &attempt, name, told)?;
-                contents.push((file.key, bytes));
-                files.insert(file.path.clone(), file);
+                let (file, after) = record(update, &attempt, name, told)?;
+                let before = before.remove(&file.path);
+                let (bytes, of_file) =
+                    blocking(move || (after.to_bytes(), Delta::of(&diff(before.as_ref(), Some(&after))))).await;
+                delta = delta + of_file;
+                let key = file.key.unwrap_or_else(|| Results::content_key(&bytes));
+                contents.push((key, bytes));
+                files.insert(file.path.clone(), SnapshotFile { path: file.path, key, types: file.types });
             }
             store.put(contents).await?;
+        }
+        for before in recorded(store, deleted.iter().filter_map(|name| attempt.before.get(name))).await?.values() {
+            delta = delta + Delta::of(&diff(Some(before), None));
         }
         if !self.is_as_it_was(update, &attempt.look).await {
             return Ok(None);
         }
-        let Attempt { base, mut before, .. } = attempt;
-        before.retain(|name, file| files.get(name).is_none_or(|now| now.key != file.key));
+        let base = attempt.base;
+        let delta = Some(delta).filter(|_| is_comparable(base.as_ref(), form(update)));
         let snapshot = NewSnapshot {
             project_id: update.project_id.clone(),
             engine: self.results.version(),
@@ -307,7 +317,7 @@ impl Updater {
             },
         };
         let snapshot = store.save(snapshot, Vec::new()).await?;
-        Ok(Some(Updated { snapshot, base, changed, dependent, deleted, before: before.into_values().collect() }))
+        Ok(Some(Updated { snapshot, base, changed, dependent, deleted, delta }))
     }
 
     /// Whether the project is as it was when it was looked at.
@@ -368,29 +378,51 @@ fn recorded_key(keys: &Keys, path: &Path, form: Form) -> Option<Key> {
     Some(Results::recorded_key(keys.of(path, extras(form))?, &form.to_bytes()))
 }
 
-/// What is recorded of a file that was exported, and its bytes.
+/// Whether what a base tells is in this form; no base tells nothing in any.
+fn is_comparable(base: Option<&Snapshot>, form: Form) -> bool {
+    base.is_none_or(|base| Form::from_bytes(&base.details) == Some(form))
+}
+
+/// A file that was exported.
+struct Exported {
+    path: String,
+    /// None where it may turn out otherwise the next time: it then goes by what it was.
+    key: Option<Key>,
+    types: u32,
+}
+
+/// What is recorded of a file that was exported.
 fn record(
     update: &Update,
     attempt: &Attempt,
     path: String,
     told: Result<FileExport, FileError>,
-) -> Result<(SnapshotFile, Vec<u8>), UpdateError> {
+) -> Result<(Exported, Recorded), UpdateError> {
     let Attempt { keys, sources, .. } = attempt;
     let source = &sources[&path];
-    let (recorded, key, types) = match told {
+    match told {
         Ok(FileExport { file, .. }) => {
             let holds = keys.digest(source) == Some(&file.digest) && is_whole(&file);
             let key = recorded_key(keys, source, form(update)).filter(|_| holds);
             let types = u32::try_from(file.types.len()).unwrap_or(u32::MAX);
-            (Recorded::Types(file), key, types)
+            Ok((Exported { path, key, types }, Recorded::Types(file)))
         }
-        Err(FileError::Lease(error)) => return Err(error.into()),
-        Err(error) => (Recorded::Failed(error.to_string()), None, 0),
-    };
-    let bytes = recorded.to_bytes();
-    // What may turn out otherwise the next time goes by what it was.
-    let key = key.unwrap_or_else(|| Results::content_key(&bytes));
-    Ok((SnapshotFile { path, key, types }, bytes))
+        Err(FileError::Lease(error)) => Err(error.into()),
+        Err(error) => Ok((Exported { path, key: None, types: 0 }, Recorded::Failed(error.to_string()))),
+    }
+}
+
+/// What is recorded of these files, by path.
+async fn recorded<'a>(
+    store: &Store,
+    files: impl Iterator<Item = &'a SnapshotFile>,
+) -> Result<HashMap<String, Recorded>, StoreError> {
+    let files: Vec<&SnapshotFile> = files.collect();
+    let keys: Vec<Key> = files.iter().map(|file| file.key).collect();
+    let contents = store.get(&keys).await?;
+    let recorded =
+        files.into_iter().filter_map(|file| Some((file.path.clone(), Recorded::from_bytes(contents.get(&file.key)?)?)));
+    Ok(recorded.collect())
 }
 
 /// Whether the engine failed nowhere; where it did, it may not the next time.
@@ -402,12 +434,9 @@ fn is_whole(file: &FileTypes) -> bool {
 async fn digests(store: &Store, files: &[&SnapshotFile]) -> Result<HashMap<String, Digest>, StoreError> {
     let mut digests = HashMap::with_capacity(files.len());
     for files in files.chunks(BATCH) {
-        let keys: Vec<Key> = files.iter().map(|file| file.key).collect();
-        let contents = store.get(&keys).await?;
-        for file in files {
-            if let Some(Recorded::Types(types)) = contents.get(&file.key).and_then(|bytes| Recorded::from_bytes(bytes))
-            {
-                digests.insert(file.path.clone(), types.digest);
+        for (path, recorded) in recorded(store, files.iter().copied()).await? {
+            if let Recorded::Types(types) = recorded {
+                digests.insert(path, types.digest);
             }
         }
     }
@@ -422,11 +451,9 @@ async fn tell(
 ) -> Result<(), StoreError> {
     let files: Vec<&SnapshotFile> = files.values().collect();
     for files in files.chunks(BATCH) {
-        let keys: Vec<Key> = files.iter().map(|file| file.key).collect();
-        let contents = store.get(&keys).await?;
+        let mut recorded = recorded(store, files.iter().copied()).await?;
         for file in files {
-            let recorded = contents.get(&file.key).and_then(|bytes| Recorded::from_bytes(bytes));
-            let result = match recorded {
+            let result = match recorded.remove(&file.path) {
                 Some(Recorded::Types(file)) => {
                     Ok(FileExport { file, cached: true, elapsed: Duration::ZERO, engine_elapsed: Duration::ZERO })
                 }

@@ -17,6 +17,7 @@ use crate::proto;
 use crate::pyright::supervisor::{LeaseError, State, Summary};
 use crate::snapshot::{Change, Delta, Form, LookupError, Recorded};
 use crate::store::{Snapshot, StoreError};
+use crate::update::UpdateError;
 use crate::workspace::git::GitError;
 use crate::workspace::paths::{AllowedRoots, PathError};
 
@@ -122,6 +123,19 @@ pub(super) fn git_status(error: &GitError) -> Status {
         GitError::NoSuchCommit(name) | GitError::NotFetched(name) => not_found("commit", name, reason),
         GitError::NoRepository(_) | GitError::NotAllowed(_) | GitError::Unreadable(_) => {
             failed_precondition("GIT", "project_root", reason)
+        }
+    }
+}
+
+/// A status for a snapshot that was not made.
+pub(super) fn update_status(error: &UpdateError) -> Status {
+    match error {
+        UpdateError::Lease(error) => lease_status(error),
+        UpdateError::Store(error) => store_status(error),
+        UpdateError::OtherProject { .. } => invalid("base_snapshot_id", error.to_string()),
+        UpdateError::KeepsChanging => {
+            let details = ErrorDetails::with_retry_info(Some(RETRY));
+            Status::with_error_details(Code::Aborted, error.to_string(), details)
         }
     }
 }

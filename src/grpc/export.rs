@@ -16,11 +16,13 @@ use super::convert::{
     event_message, failed_file_message, file_message, file_request, file_status, invalid, lease_status, options_of,
     path_status, selector_of, summary_message,
 };
+use super::update::make;
 use crate::export::{Event, Options};
 use crate::model::{ProjectRoot, Selector};
 use crate::proto;
 use crate::proto::export_files_response::Result as Message;
 use crate::proto::export_service_server::ExportService;
+use crate::update::{Scope, Update};
 
 /// Messages of a stream that wait for a slow reader.
 const WAITING: usize = 2;
@@ -78,6 +80,8 @@ struct Plan {
     root: ProjectRoot,
     selector: Option<Selector>,
     options: Options,
+    /// The project whose snapshot it becomes.
+    save_as: Option<String>,
 }
 
 impl Services {
@@ -98,14 +102,18 @@ impl Services {
         let root = self.project(&request.project_root)?;
         let options = options_of(request.options.as_ref(), self.max_in_flight)?;
         let selector = selector_of(request.default_selector).map_err(|reason| invalid("default_selector", reason))?;
-        if !request.save_as_project_id.is_empty() {
-            return Err(Status::unimplemented("save_as_project_id: snapshots are not served by this version"));
-        }
         if request.files.is_empty() && selector.is_none() {
             let reason = "to export the whole project, say which names: SELECTOR_DECLARATIONS or SELECTOR_NAMES";
             return Err(invalid("default_selector", reason));
         }
-        Ok(Plan { root, selector, options })
+        let save_as = Some(request.save_as_project_id.clone()).filter(|project_id| !project_id.is_empty());
+        if save_as.is_some() && !request.files.is_empty() {
+            return Err(invalid(
+                "save_as_project_id",
+                "snapshots are of whole projects: name no files, or do not save",
+            ));
+        }
+        Ok(Plan { root, selector, options, save_as })
     }
 
     /// The project root that a request names.
@@ -140,7 +148,20 @@ impl Services {
         tally: &mut super::call::Tally,
     ) -> Result<(), Status> {
         let begun = Instant::now();
-        let Plan { root, selector, options } = plan;
+        let Plan { root, selector, options, save_as } = plan;
+        if let (Some(project_id), Some(selector)) = (save_as, selector) {
+            let (project_id, options, scope) = (project_id.clone(), *options, Scope::Dependents);
+            let update = Update {
+                root: root.clone(),
+                project_id,
+                base: None,
+                scope,
+                selector: *selector,
+                options,
+                tell_all: true,
+            };
+            return Box::pin(self.export_and_save(&update, sender, tally)).await;
+        }
         let requests = match selector {
             Some(selector) if files.is_empty() => {
                 self.exporter.whole_project(root, *selector).await.map_err(|error| lease_status(&error))?
@@ -168,6 +189,30 @@ impl Services {
         let ((), sent) = tokio::join!(exporting, sending);
         sent?;
         self.send(sender, Message::Summary(summary_message(tally, begun.elapsed()))).await
+    }
+
+    /// The same for a whole project, of which a snapshot is saved.
+    async fn export_and_save(
+        &self,
+        update: &Update,
+        sender: &Sender,
+        tally: &mut super::call::Tally,
+    ) -> Result<(), Status> {
+        let begun = Instant::now();
+        let updater = self.updater()?;
+        let (events, mut receiver) = mpsc::channel(1);
+        let sending = async {
+            while let Some(event) = receiver.recv().await {
+                let Event::File { result, .. } = &event else { continue };
+                tally.add(result.as_ref());
+                self.send(sender, event_message(event)).await?;
+            }
+            Ok(())
+        };
+        let (made, ()) = tokio::try_join!(make(&updater, update, events), sending)?;
+        let snapshot_id = made.snapshot.id;
+        let summary = proto::ExportSummary { snapshot_id, ..summary_message(tally, begun.elapsed()) };
+        self.send(sender, Message::Summary(summary)).await
     }
 
     /// Waits for the reader; a file too large for one message is replaced by an error.

@@ -22,6 +22,7 @@ use crate::proto::project_service_server::{ProjectServiceServer, SERVICE_NAME as
 use crate::proto::snapshot_service_server::{SERVICE_NAME as SNAPSHOT, SnapshotServiceServer};
 use crate::pyright::registry::Registry;
 use crate::results::Results;
+use crate::update::Updater;
 use crate::workspace::paths::AllowedRoots;
 
 /// What server reflection tells of the contract.
@@ -34,6 +35,8 @@ pub struct Services {
     pub exporter: Arc<Exporter>,
     /// What is kept of them; none where nothing is.
     pub results: Option<Arc<Results>>,
+    /// Makes snapshots; none where nothing is kept.
+    pub updater: Option<Arc<Updater>>,
     /// Knows the open projects.
     pub registry: Arc<Registry>,
     /// Where projects may lie.

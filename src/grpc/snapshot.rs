@@ -54,7 +54,7 @@ impl SnapshotService for Services {
         &self,
         request: Request<proto::UpdateSnapshotRequest>,
     ) -> Result<Response<Self::UpdateSnapshotStream>, Status> {
-        self.update(request).await
+        self.update(request)
     }
 
     type GetSnapshotStream = Messages<proto::GetSnapshotResponse>;
