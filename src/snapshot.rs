@@ -164,12 +164,29 @@ fn words(Details { hover, documentation, definitions }: Details) -> String {
 }
 
 impl Delta {
-    /// Counts a change.
-    pub fn add(&mut self, change: &Change<'_>) {
-        match (change.before, change.after) {
-            (Some(_), Some(_)) => self.modified += 1,
-            (Some(_), None) => self.removed += 1,
-            (None, _) => self.added += 1,
+    /// Counts changes.
+    #[must_use]
+    pub fn of(changes: &[Change<'_>]) -> Self {
+        let mut delta = Self::default();
+        for change in changes {
+            match (change.before, change.after) {
+                (Some(_), Some(_)) => delta.modified += 1,
+                (Some(_), None) => delta.removed += 1,
+                (None, _) => delta.added += 1,
+            }
+        }
+        delta
+    }
+}
+
+impl std::ops::Add for Delta {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            added: self.added + other.added,
+            removed: self.removed + other.removed,
+            modified: self.modified + other.modified,
         }
     }
 }
@@ -349,9 +366,7 @@ mod tests {
         assert_eq!(told(&failed, &some), ["+a:int@0"]);
         assert_eq!(diff(None, Some(&some)).len(), 1);
         assert_eq!(diff(Some(&some), None).len(), 1);
-        let mut delta = Delta::default();
-        diff(Some(&some), None).iter().for_each(|change| delta.add(change));
-        assert_eq!(delta, Delta { added: 0, removed: 1, modified: 0 });
+        assert_eq!(Delta::of(&diff(Some(&some), None)), Delta { added: 0, removed: 1, modified: 0 });
     }
 
     #[test]
@@ -366,8 +381,8 @@ mod tests {
         assert!(!diff(Some(&all(0)), Some(&all(0x5a5a))).is_empty());
         let some = |line: u32| type_at(line, if line.is_multiple_of(10) { 77 } else { 0 });
         assert!(!diff(Some(&all(0)), Some(&recorded((0..50_000).map(some).collect()))).is_empty());
-        let same = || recorded((0..50_000).map(|line| inferred(line, "x", SymbolKind::Variable, "int")).collect());
-        assert_eq!(diff(Some(&same()), Some(&same())), []);
+        let plain = || recorded((0..50_000).map(|line| inferred(line, "x", SymbolKind::Variable, "int")).collect());
+        assert_eq!(diff(Some(&plain()), Some(&plain())), []);
         assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
     }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -13,7 +14,8 @@ use tracing::{Instrument as _, Span};
 
 use super::Services;
 use crate::export::{FileError, FileExport};
-use crate::model::Outcome;
+use crate::model::{InferredType, Outcome};
+use crate::snapshot::Recorded;
 
 /// The metadata key of the request id, both ways.
 const REQUEST_ID: &str = "x-request-id";
@@ -63,7 +65,23 @@ impl Tally {
         };
         self.cached_files += u32::from(file.cached);
         self.engine += file.engine_elapsed;
-        for inferred in &file.file.types {
+        self.add_types(&file.file.types);
+    }
+
+    /// A file that is read from a snapshot; none where it is damaged.
+    pub(super) fn add_recorded(&mut self, recorded: Option<&Recorded>) {
+        self.files += 1;
+        match recorded {
+            Some(Recorded::Types(file)) => {
+                self.cached_files += 1;
+                self.add_types(&file.types);
+            }
+            Some(Recorded::Failed(_)) | None => self.failed_files += 1,
+        }
+    }
+
+    pub(super) fn add_types(&mut self, types: &[InferredType]) {
+        for inferred in types {
             self.locations += 1;
             match inferred.outcome {
                 Outcome::Typed => self.typed += 1,
@@ -163,6 +181,33 @@ impl Call {
     /// The same for a stream's last message.
     pub(super) fn finish_stream(mut self, code: Code) {
         self.code = Some(code);
+    }
+
+    /// Runs a stream's work within the call's deadline, and no longer than the stream has a reader.
+    ///
+    /// # Errors
+    /// As [`Call::within_deadline`], and `CANCELLED` where the reader has gone.
+    pub(super) fn while_read<M, T>(
+        &self,
+        sender: &mpsc::Sender<Result<M, Status>>,
+        work: impl Future<Output = Result<T, Status>>,
+    ) -> impl Future<Output = Result<T, Status>> {
+        self.within_deadline(async move {
+            tokio::select! {
+                // Else it would be noticed only with the next message.
+                () = sender.closed() => Err(Status::cancelled("the caller has gone")),
+                result = work => result,
+            }
+        })
+    }
+
+    /// Ends a stream with its last word.
+    pub(super) async fn end_stream<M>(self, sender: &mpsc::Sender<Result<M, Status>>, result: Result<(), Status>) {
+        let code = result.as_ref().map_or_else(Status::code, |()| Code::Ok);
+        if let Err(status) = result {
+            let _ = sender.send(Err(status)).await;
+        }
+        self.finish_stream(code);
     }
 
     /// The request id, for a stream's first metadata.

@@ -15,6 +15,9 @@ use crate::model::{
 };
 use crate::proto;
 use crate::pyright::supervisor::{LeaseError, State, Summary};
+use crate::snapshot::{Change, Delta, Form, LookupError, Recorded};
+use crate::store::{Snapshot, StoreError};
+use crate::workspace::git::GitError;
 use crate::workspace::paths::{AllowedRoots, PathError};
 
 /// How long a caller who was turned away should wait.
@@ -56,6 +59,73 @@ pub(super) fn not_open(root: &ProjectRoot) -> Status {
     Status::with_error_details(Code::NotFound, format!("project_root: {reason}"), details)
 }
 
+/// A status for what is not there.
+fn not_found(kind: &str, name: &str, reason: String) -> Status {
+    let details = ErrorDetails::with_resource_info(kind, name, "", &reason);
+    Status::with_error_details(Code::NotFound, reason, details)
+}
+
+fn failed_precondition(kind: &str, subject: &str, reason: String) -> Status {
+    let details = ErrorDetails::with_precondition_failure_violation(kind, subject, &reason);
+    Status::with_error_details(Code::FailedPrecondition, reason, details)
+}
+
+/// A status for a server that keeps nothing.
+pub(super) fn not_kept() -> Status {
+    let reason = "the server keeps nothing, and so has no snapshots: start it without --store none".into();
+    failed_precondition("STORE", "--store", reason)
+}
+
+/// A status for a project of which nothing is kept.
+pub(super) fn no_snapshots(project_id: &str) -> Status {
+    not_found("project", project_id, format!("there is no snapshot of the project {project_id}"))
+}
+
+/// A status for two snapshots that can't be compared.
+pub(super) fn other_form(difference: &str) -> Status {
+    let reason = format!("the snapshots were exported otherwise, and can't be compared: {difference}");
+    failed_precondition("FORM", "to", reason)
+}
+
+/// A status for what the store can't do.
+pub(super) fn store_status(error: &StoreError) -> Status {
+    let reason = error.to_string();
+    match error {
+        StoreError::Unavailable(_) => {
+            Status::with_error_details(Code::Unavailable, reason, ErrorDetails::with_retry_info(Some(RETRY)))
+        }
+        StoreError::Full(_) => Status::resource_exhausted(reason),
+        StoreError::Corrupt(_) => Status::data_loss(reason),
+        StoreError::Conflict { .. } | StoreError::Missing(_) => Status::aborted(reason),
+        StoreError::NotFound(id) => not_found("snapshot", id, reason),
+        StoreError::Newer(_) => failed_precondition("STORE", "--store", reason),
+        StoreError::Invalid(_) => Status::invalid_argument(reason),
+    }
+}
+
+/// A status for a file that can't be looked up in a snapshot.
+pub(super) fn lookup_status(error: &LookupError) -> Status {
+    let reason = error.to_string();
+    match error {
+        LookupError::NoFile(path) => not_found("path", path, reason),
+        LookupError::Failed(_) => failed_precondition("EXPORT", "file.path", reason),
+        LookupError::DigestDiffers { .. } => failed_precondition("DIGEST", "file.expected_sha256", reason),
+        LookupError::Overlay => invalid("file.content", reason),
+        LookupError::OtherSelector(_) => invalid("file.selector", reason),
+    }
+}
+
+/// A status for what Git can't tell.
+pub(super) fn git_status(error: &GitError) -> Status {
+    let reason = error.to_string();
+    match error {
+        GitError::NoSuchCommit(name) | GitError::NotFetched(name) => not_found("commit", name, reason),
+        GitError::NoRepository(_) | GitError::NotAllowed(_) | GitError::Unreadable(_) => {
+            failed_precondition("GIT", "project_root", reason)
+        }
+    }
+}
+
 /// A status for a project without an engine.
 pub(super) fn lease_status(error: &LeaseError) -> Status {
     let (code, delay) = match error {
@@ -68,10 +138,7 @@ pub(super) fn lease_status(error: &LeaseError) -> Status {
 
 /// A status for a file that was not exported.
 pub(super) fn file_status(error: &FileError) -> Status {
-    let precondition = |kind: &str, subject: &str| {
-        let details = ErrorDetails::with_precondition_failure_violation(kind, subject, error.to_string());
-        Status::with_error_details(Code::FailedPrecondition, error.to_string(), details)
-    };
+    let precondition = |kind: &str, subject: &str| failed_precondition(kind, subject, error.to_string());
     match error {
         FileError::Request { field, reason } => invalid(*field, reason),
         FileError::Path(error) => path_status("file.path", error),
@@ -133,15 +200,7 @@ pub(super) fn selector_of(value: i32) -> Result<Option<Selector>, String> {
 /// How answers are to look.
 pub(super) fn options_of(options: Option<&proto::ExportOptions>, max_in_flight: usize) -> Result<Options, Status> {
     let options = options.cloned().unwrap_or_default();
-    let encoding = match proto::PositionEncoding::try_from(options.position_encoding) {
-        Ok(proto::PositionEncoding::Unspecified | proto::PositionEncoding::Utf16) => Encoding::Utf16,
-        Ok(proto::PositionEncoding::Utf8) => Encoding::Utf8,
-        Ok(proto::PositionEncoding::Utf32) => Encoding::Utf32,
-        Err(_) => {
-            let reason = format!("{} is no value of pyrightd.v1.PositionEncoding", options.position_encoding);
-            return Err(invalid("options.position_encoding", reason));
-        }
-    };
+    let encoding = encoding_of("options.position_encoding", options.position_encoding)?;
     let mut details = Details::default();
     for (index, value) in options.details.into_iter().enumerate() {
         match proto::Detail::try_from(value) {
@@ -160,6 +219,16 @@ pub(super) fn options_of(options: Option<&proto::ExportOptions>, max_in_flight: 
         wanted => usize::try_from(wanted).unwrap_or(max_in_flight).min(max_in_flight),
     };
     Ok(Options { encoding, details, window })
+}
+
+/// The unit of columns that a field names.
+pub(super) fn encoding_of(field: &str, value: i32) -> Result<Encoding, Status> {
+    match proto::PositionEncoding::try_from(value) {
+        Ok(proto::PositionEncoding::Unspecified | proto::PositionEncoding::Utf16) => Ok(Encoding::Utf16),
+        Ok(proto::PositionEncoding::Utf8) => Ok(Encoding::Utf8),
+        Ok(proto::PositionEncoding::Utf32) => Ok(Encoding::Utf32),
+        Err(_) => Err(invalid(field, format!("{value} is no value of pyrightd.v1.PositionEncoding"))),
+    }
 }
 
 /// A project's settings, with their paths made canonical and checked.
@@ -221,6 +290,65 @@ pub(super) fn types_message(path: String, file: FileTypes) -> proto::FileExport 
         types: types.into_iter().map(type_message).collect(),
         evaluation: evaluation_message(evaluation).into(),
         ..proto::FileExport::default()
+    }
+}
+
+/// What a snapshot records of a file, as a message.
+pub(super) fn recorded_message(path: String, recorded: Recorded) -> proto::FileExport {
+    match recorded.types() {
+        Ok(file) => proto::FileExport { cached: true, ..types_message(path, file) },
+        Err(error) => failed_file_message(path, &lookup_status(&error)),
+    }
+}
+
+/// A snapshot, as a message.
+pub(super) fn snapshot_message(snapshot: Snapshot) -> proto::Snapshot {
+    // One whose form is damaged can still be listed, and deleted.
+    let form = Form::from_bytes(&snapshot.details);
+    let details = form.map(|form| form.details).unwrap_or_default();
+    let details = [
+        (details.hover, proto::Detail::Hover),
+        (details.documentation, proto::Detail::Documentation),
+        (details.definitions, proto::Detail::Definitions),
+    ];
+    proto::Snapshot {
+        snapshot_id: snapshot.id,
+        project_id: snapshot.project_id,
+        created_at: Some(timestamp_message(snapshot.created_at)),
+        files: snapshot.files,
+        types: snapshot.types,
+        engine: snapshot.engine,
+        commit: snapshot.commit.unwrap_or_default(),
+        selector: form.map_or(0, |form| selector_message(form.selector).into()),
+        position_encoding: form.map_or(0, |form| encoding_message(form.encoding).into()),
+        details: details.into_iter().filter_map(|(is_set, detail)| is_set.then_some(detail.into())).collect(),
+    }
+}
+
+/// A type that changed, as a message.
+pub(super) fn change_message(path: String, change: Change<'_>) -> proto::TypeChange {
+    let side = |inferred: Option<&InferredType>| inferred.cloned().map(type_message);
+    proto::TypeChange { path, before: side(change.before), after: side(change.after) }
+}
+
+/// How many types changed, as a message.
+pub(super) fn delta_message(Delta { added, removed, modified }: Delta) -> proto::DeltaStats {
+    proto::DeltaStats { added, removed, modified }
+}
+
+fn selector_message(selector: Selector) -> proto::Selector {
+    match selector {
+        Selector::Declarations => proto::Selector::Declarations,
+        Selector::Names => proto::Selector::Names,
+    }
+}
+
+/// A unit of columns, as a message.
+pub(super) fn encoding_message(encoding: Encoding) -> proto::PositionEncoding {
+    match encoding {
+        Encoding::Utf8 => proto::PositionEncoding::Utf8,
+        Encoding::Utf16 => proto::PositionEncoding::Utf16,
+        Encoding::Utf32 => proto::PositionEncoding::Utf32,
     }
 }
 

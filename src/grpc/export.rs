@@ -183,7 +183,7 @@ impl Services {
     }
 
     /// Whether a file's answer fits into one message.
-    fn fits(&self, file: &proto::FileExport) -> Result<(), Status> {
+    pub(super) fn fits(&self, file: &proto::FileExport) -> Result<(), Status> {
         let length = file.encoded_len();
         if length.saturating_add(OVERHEAD) <= self.max_message_out {
             return Ok(());

@@ -5,6 +5,7 @@ mod convert;
 mod export;
 mod project;
 mod snapshot;
+mod update;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +63,8 @@ impl Services {
         for service in [EXPORT, PROJECT] {
             reporter.set_service_status(service, ServingStatus::Serving).await;
         }
-        reporter.set_service_status(SNAPSHOT, ServingStatus::NotServing).await;
+        let keeps = if self.results.is_some() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        reporter.set_service_status(SNAPSHOT, keeps).await;
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -80,13 +82,17 @@ impl Services {
                     .max_encoding_message_size(self.max_message_out),
             )
             .add_service(ProjectServiceServer::new(self.clone()).max_decoding_message_size(self.max_message_in))
-            .add_service(SnapshotServiceServer::new(snapshot::NotServed));
+            .add_service(
+                SnapshotServiceServer::new(self.clone())
+                    .max_decoding_message_size(self.max_message_in)
+                    .max_encoding_message_size(self.max_message_out),
+            );
         Ok((routes, reporter))
     }
 
     /// Takes no more calls, waits for those under way, and gives up on them after the grace period.
     pub async fn drain(&self, reporter: &HealthReporter, grace: Duration) {
-        for service in ["", EXPORT, PROJECT] {
+        for service in ["", EXPORT, PROJECT, SNAPSHOT] {
             reporter.set_service_status(service, ServingStatus::NotServing).await;
         }
         self.draining.cancel();

@@ -1,12 +1,25 @@
-//! `ProjectService`: opening, closing and listing projects.
+//! `ProjectService`: opening, closing and listing projects, and what changed in their files.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use futures_util::TryStreamExt as _;
 use tonic::{Request, Response, Status};
 
 use super::Services;
 use super::call::Call;
-use super::convert::{lease_status, not_open, project_message, settings_of};
+use super::convert::{
+    git_status, invalid, lease_status, not_kept, not_open, project_message, settings_of, store_status,
+};
+use super::snapshot::blocking;
+use crate::model::{Digest, ProjectRoot};
 use crate::proto;
+use crate::proto::detect_changes_request::Since;
 use crate::proto::project_service_server::ProjectService;
+use crate::snapshot::recorded_digest;
+use crate::store::{Key, SnapshotFile, Store, StoreError};
+use crate::workspace::changes::{Changes, Seen, by_digest};
+use crate::workspace::git::{Kind, Repository, sources};
 
 #[tonic::async_trait]
 impl ProjectService for Services {
@@ -54,8 +67,84 @@ impl ProjectService for Services {
 
     async fn detect_changes(
         &self,
-        _request: Request<proto::DetectChangesRequest>,
+        request: Request<proto::DetectChangesRequest>,
     ) -> Result<Response<proto::DetectChangesResponse>, Status> {
-        Err(super::snapshot::not_served("DetectChanges"))
+        let mut call = Call::begin(self, "DetectChanges", &request).map_err(|status| *status)?;
+        let request = request.into_inner();
+        call.root.clone_from(&request.project_root);
+        let detecting = async {
+            let root = self.project(&request.project_root)?;
+            let Changes { changed, deleted } = match request.since {
+                Some(Since::Commit(commit)) if commit.is_empty() => return Err(invalid("commit", "it is empty")),
+                Some(Since::Commit(commit)) => self.changes_by_git(root, Some(commit)).await?,
+                Some(Since::SnapshotId(id)) => self.changes_by_digest(root, &id).await?,
+                None => self.changes_by_git(root, None).await?,
+            };
+            Ok(proto::DetectChangesResponse { changed, deleted })
+        };
+        let result = call.within_deadline(detecting).await;
+        call.finish(result)
     }
+}
+
+impl Services {
+    /// Sources that changed since a commit, or since the one that is checked out.
+    async fn changes_by_git(&self, root: ProjectRoot, commit: Option<String>) -> Result<Changes, Status> {
+        let roots = Arc::clone(&self.roots);
+        let changes = blocking(move || {
+            let repository = Repository::discover(root.path(), &roots)?;
+            let wanted = sources(root.path());
+            match commit {
+                Some(commit) => repository.changes_since(&commit, &wanted),
+                None => repository.uncommitted(&wanted),
+            }
+        });
+        changes.await.map_err(|error| git_status(&error))
+    }
+
+    /// Sources that are other than in a snapshot.
+    async fn changes_by_digest(&self, root: ProjectRoot, snapshot: &str) -> Result<Changes, Status> {
+        let results = self.results.as_ref().ok_or_else(not_kept)?;
+        let recorded = recorded(&self.store().await?, snapshot).await.map_err(|error| store_status(&error))?;
+        let look = results.look(&root, &self.registry.settings(&root)).await;
+        let changes = blocking(move || {
+            let present = look.sources();
+            let wanted = sources(root.path());
+            let is_own = |path: &str| {
+                let mut above = path.match_indices('/').map(|(end, _)| &path[..end]);
+                above.all(|folder| wanted(folder, Kind::Folder)) && wanted(path, Kind::File)
+            };
+            let (mut known, mut failed) = (Vec::new(), Vec::new());
+            for (path, digest) in recorded.into_iter().filter(|(path, _)| is_own(path)) {
+                match digest {
+                    Some(digest) => known.push((path, digest)),
+                    // As if it were new, since its bytes were not told of.
+                    None => failed.push(path),
+                }
+            }
+            failed.retain(|path| present.binary_search(&root.path().join(path)).is_err());
+            let mut changes = by_digest(root.path(), known, present, &Seen::default());
+            changes.deleted.extend(failed);
+            changes.deleted.sort();
+            changes
+        });
+        Ok(changes.await)
+    }
+}
+
+/// A snapshot's files with the digests of their bytes; none for those that could not be exported.
+async fn recorded(store: &Store, snapshot: &str) -> Result<Vec<(String, Option<Digest>)>, StoreError> {
+    let files = store.files(snapshot, None).await?;
+    let mut digests: HashMap<Key, Option<Digest>> = HashMap::with_capacity(files.len());
+    let keys: Vec<Key> = files.iter().map(|file| file.key).collect::<HashSet<_>>().into_iter().collect();
+    let mut contents = std::pin::pin!(store.stream(&keys));
+    while let Some((key, bytes)) = contents.try_next().await? {
+        let digest = recorded_digest(&bytes);
+        digests.insert(key, digest.ok_or_else(|| StoreError::Corrupt("a file's digest can't be read".into()))?);
+    }
+    if digests.len() < keys.len() {
+        return Err(super::snapshot::lacking(store, snapshot).await);
+    }
+    let digest = |file: SnapshotFile| Some((file.path, digests.get(&file.key)?.clone()));
+    Ok(files.into_iter().filter_map(digest).collect())
 }

@@ -300,7 +300,8 @@ fn stamp(path: &Path) -> Option<Stamp> {
 }
 
 /// A Python source or stub.
-fn is_source(path: &Path) -> bool {
+#[must_use]
+pub fn is_source(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "py" || extension == "pyi")
 }
 

@@ -141,7 +141,7 @@ fn a_python_client_calls_by_reflection() {
         "": "SERVING",
         "pyrightd.v1.ExportService": "SERVING",
         "pyrightd.v1.ProjectService": "SERVING",
-        "pyrightd.v1.SnapshotService": "NOT_SERVING",
+        "pyrightd.v1.SnapshotService": "SERVING",
     });
     assert_eq!(answers["health"], health);
 }

@@ -13,6 +13,7 @@ use gix::sec::Trust;
 
 use super::changes::Changes;
 use super::paths::AllowedRoots;
+use super::scope::Scope;
 use super::tree;
 
 /// Why Git can't say what changed.
@@ -143,6 +144,15 @@ pub fn matters_to_types(root: &Path) -> impl Fn(&str, Kind) -> bool {
     let root = root.to_owned();
     move |path, kind| match kind {
         Kind::File => tree::matters(Path::new(path)),
+        Kind::Folder => !tree::is_skipped(&root.join(path)),
+    }
+}
+
+/// The project's own sources, as its configuration names them.
+pub fn sources(root: &Path) -> impl Fn(&str, Kind) -> bool {
+    let (root, scope) = (root.to_owned(), Scope::read(root));
+    move |path, kind| match kind {
+        Kind::File => tree::is_source(Path::new(path)) && scope.holds(Path::new(path)),
         Kind::Folder => !tree::is_skipped(&root.join(path)),
     }
 }
