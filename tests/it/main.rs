@@ -23,5 +23,6 @@ mod modes;
 mod projects;
 mod sameness;
 mod sharing;
+mod snapshots;
 mod store;
 mod texts;
