@@ -11,6 +11,7 @@ use pyrightd::cli;
 use pyrightd::cli::bench::BenchArguments;
 use pyrightd::cli::doctor::Report;
 use pyrightd::cli::export::ExportArguments;
+use pyrightd::cli::snapshot::{SnapshotArguments, SnapshotCommand};
 use pyrightd::config::{Config, ConfigError, Said};
 use pyrightd::pyright::interpreter;
 use pyrightd::telemetry;
@@ -36,6 +37,15 @@ enum Command {
     Export {
         #[command(flatten)]
         arguments: ExportArguments,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Save a project's types, list, print and compare what was saved, and look types up in it
+    // Settings may follow what to do.
+    #[command(mut_args(|argument| argument.global(true)))]
+    Snapshot {
+        #[command(flatten)]
+        arguments: SnapshotArguments,
         #[command(flatten)]
         settings: Settings,
     },
@@ -111,6 +121,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Export { arguments, settings } => runtime.block_on(export(arguments, settings)),
+        Command::Snapshot { arguments, settings } => runtime.block_on(snapshot(arguments, settings)),
         Command::Doctor { settings } => runtime.block_on(doctor(settings)),
         Command::Bench { arguments, settings } => runtime.block_on(bench(arguments, settings)),
     }
@@ -121,9 +132,7 @@ async fn export(arguments: ExportArguments, settings: Settings) -> anyhow::Resul
     let complete = if let Some(address) = &arguments.server {
         // The paths are the server's: they need not exist here.
         let root = arguments.root.clone().unwrap_or_else(|| arguments.path.clone());
-        let channel = Channel::from_shared(format!("http://{address}"))?.connect().await;
-        let channel = channel.with_context(|| format!("no server answers at {address}"))?;
-        cli::export::run(channel, &arguments, &root, &mut output).await?
+        cli::export::run(connect(address).await?, &arguments, &root, &mut output).await?
     } else {
         let path = existing(&arguments.path)?;
         let root = arguments.root.as_deref().map(existing).transpose()?.unwrap_or_else(|| app::project_root_of(&path));
@@ -135,6 +144,33 @@ async fn export(arguments: ExportArguments, settings: Settings) -> anyhow::Resul
         .await?
     };
     Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn snapshot(mut arguments: SnapshotArguments, settings: Settings) -> anyhow::Result<ExitCode> {
+    let mut output = std::io::BufWriter::new(std::io::stdout());
+    let complete = if let Some(address) = &arguments.server {
+        cli::snapshot::run(connect(address).await?, &arguments, &mut output).await?
+    } else {
+        let root = match &mut arguments.command {
+            SnapshotCommand::Update { path, .. } => {
+                *path = existing(path)?;
+                path.clone()
+            }
+            // What is kept is of no root; allowing one spares a warning that none is.
+            _ => existing(Path::new("."))?,
+        };
+        with_server(settings.resolve_quietly()?, &[&root], async |channel| {
+            cli::snapshot::run(channel, &arguments, &mut output).await
+        })
+        .await?
+    };
+    Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A connection to a server that runs already.
+async fn connect(address: &str) -> anyhow::Result<Channel> {
+    let channel = Channel::from_shared(format!("http://{address}"))?.connect().await;
+    channel.with_context(|| format!("no server answers at {address}"))
 }
 
 async fn doctor(settings: Settings) -> anyhow::Result<ExitCode> {

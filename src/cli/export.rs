@@ -74,6 +74,26 @@ pub enum Detail {
     Definitions,
 }
 
+impl Select {
+    pub(super) fn selector(self) -> proto::Selector {
+        match self {
+            Self::Names => proto::Selector::Names,
+            Self::Declarations => proto::Selector::Declarations,
+        }
+    }
+}
+
+/// With columns in characters, as a person counts.
+pub(super) fn options(details: &[Detail]) -> proto::ExportOptions {
+    let details = details.iter().map(|detail| match detail {
+        Detail::Hover => proto::Detail::Hover.into(),
+        Detail::Documentation => proto::Detail::Documentation.into(),
+        Detail::Definitions => proto::Detail::Definitions.into(),
+    });
+    let position_encoding = proto::PositionEncoding::Utf32.into();
+    proto::ExportOptions { position_encoding, details: details.collect(), max_in_flight: 0 }
+}
+
 /// Exports over this channel and prints to `output`. True if every file could be exported.
 ///
 /// # Errors
@@ -91,25 +111,11 @@ pub async fn run(
         let request = proto::OpenProjectRequest { project_root: project_root.clone(), settings };
         ProjectServiceClient::new(channel.clone()).open_project(request).await.map_err(told)?;
     }
-    let selector = match arguments.select {
-        Select::Names => proto::Selector::Names,
-        Select::Declarations => proto::Selector::Declarations,
-    };
-    let details = arguments.details.iter().map(|detail| match detail {
-        Detail::Hover => proto::Detail::Hover.into(),
-        Detail::Documentation => proto::Detail::Documentation.into(),
-        Detail::Definitions => proto::Detail::Definitions.into(),
-    });
-    let options = proto::ExportOptions {
-        position_encoding: proto::PositionEncoding::Utf32.into(),
-        details: details.collect(),
-        max_in_flight: 0,
-    };
     let request = proto::ExportFilesRequest {
         project_root,
         files: files(arguments, root)?,
-        default_selector: selector.into(),
-        options: Some(options),
+        default_selector: arguments.select.selector().into(),
+        options: Some(options(&arguments.details)),
         save_as_project_id: String::new(),
     };
     let mut client = ExportServiceClient::new(channel).max_decoding_message_size(usize::MAX);
@@ -137,7 +143,7 @@ pub async fn run(
 
 /// A status as words for a person.
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
-fn told(status: tonic::Status) -> anyhow::Error {
+pub(super) fn told(status: tonic::Status) -> anyhow::Error {
     anyhow::anyhow!("{} ({:?})", status.message(), status.code())
 }
 
@@ -199,15 +205,16 @@ fn relative(root: &Path, file: &Path) -> anyhow::Result<String> {
     Ok(relative.to_str().context("a path is not UTF-8")?.to_owned())
 }
 
-struct Printer<'a, W> {
-    format: Format,
-    first: bool,
-    output: &'a mut W,
+/// Prints files, one after the other.
+pub(super) struct Printer<'a, W> {
+    pub(super) format: Format,
+    pub(super) first: bool,
+    pub(super) output: &'a mut W,
 }
 
 /// One type, as JSON.
 #[derive(Serialize)]
-struct Type<'a> {
+pub(super) struct Type<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<&'a str>,
     line: u32,
@@ -246,7 +253,7 @@ struct File<'a> {
 }
 
 impl<'a> Type<'a> {
-    fn new(path: Option<&'a str>, inferred: &'a proto::InferredType) -> Self {
+    pub(super) fn new(path: Option<&'a str>, inferred: &'a proto::InferredType) -> Self {
         let start = inferred.location.unwrap_or_default();
         let definitions = inferred.definitions.iter().map(|definition| {
             let start = definition.range.and_then(|range| range.start).unwrap_or_default();
@@ -272,7 +279,7 @@ fn short(name: &str, prefix: &str) -> String {
     name.trim_start_matches(prefix).to_lowercase()
 }
 
-fn kind(inferred: &proto::InferredType) -> String {
+pub(super) fn kind(inferred: &proto::InferredType) -> String {
     match inferred.kind() {
         proto::SymbolKind::Unspecified => String::new(),
         kind => short(kind.as_str_name(), "SYMBOL_KIND_"),
@@ -280,7 +287,7 @@ fn kind(inferred: &proto::InferredType) -> String {
 }
 
 impl<W: Write> Printer<'_, W> {
-    fn file(&mut self, file: &proto::FileExport) -> anyhow::Result<()> {
+    pub(super) fn file(&mut self, file: &proto::FileExport) -> anyhow::Result<()> {
         let error = file.error.as_ref().map(|error| error.message.as_str());
         match self.format {
             Format::Table => self.table(file)?,

@@ -1,4 +1,4 @@
-//! The command line's own work: what `export`, `bench` and `doctor` do once they have a server or an engine.
+//! The command line's own work: what `export`, `snapshot`, `bench` and `doctor` do once they have a server or an engine.
 //!
 //! Reading flags and starting servers is left to `main`.
 
@@ -7,3 +7,4 @@ pub mod chart;
 pub mod doctor;
 pub mod export;
 pub mod plain;
+pub mod snapshot;

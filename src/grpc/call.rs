@@ -68,15 +68,15 @@ impl Tally {
         self.add_types(&file.file.types);
     }
 
-    /// A file that is read from a snapshot.
-    pub(super) fn add_recorded(&mut self, recorded: &Recorded) {
+    /// A file that is read from a snapshot; none where it is damaged.
+    pub(super) fn add_recorded(&mut self, recorded: Option<&Recorded>) {
         self.files += 1;
         match recorded {
-            Recorded::Types(file) => {
+            Some(Recorded::Types(file)) => {
                 self.cached_files += 1;
                 self.add_types(&file.types);
             }
-            Recorded::Failed(_) => self.failed_files += 1,
+            Some(Recorded::Failed(_)) | None => self.failed_files += 1,
         }
     }
 

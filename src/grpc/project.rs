@@ -19,7 +19,7 @@ use crate::proto::project_service_server::ProjectService;
 use crate::snapshot::recorded_digest;
 use crate::store::{Key, SnapshotFile, Store, StoreError};
 use crate::workspace::changes::{Changes, Seen, by_digest};
-use crate::workspace::git::{Repository, sources};
+use crate::workspace::git::{Kind, Repository, sources};
 
 #[tonic::async_trait]
 impl ProjectService for Services {
@@ -109,8 +109,13 @@ impl Services {
         let look = results.look(&root, &self.registry.settings(&root)).await;
         let changes = blocking(move || {
             let present = look.sources();
+            let wanted = sources(root.path());
+            let is_own = |path: &str| {
+                let mut above = path.match_indices('/').map(|(end, _)| &path[..end]);
+                above.all(|folder| wanted(folder, Kind::Folder)) && wanted(path, Kind::File)
+            };
             let (mut known, mut failed) = (Vec::new(), Vec::new());
-            for (path, digest) in recorded {
+            for (path, digest) in recorded.into_iter().filter(|(path, _)| is_own(path)) {
                 match digest {
                     Some(digest) => known.push((path, digest)),
                     // As if it were new, since its bytes were not told of.

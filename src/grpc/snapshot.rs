@@ -168,13 +168,16 @@ impl Services {
         let mut recorded = stream::iter(files)
             .map(|file| {
                 let (store, id) = (store.clone(), id.clone());
-                async move { Ok::<_, StoreError>((read(&store, &id, &file).await?, file.path)) }
+                async move { (read(&store, &id, &file).await, file.path) }
             })
             .buffered(READ_AHEAD);
-        while let Some(read) = recorded.next().await {
-            let (recorded, path) = read.map_err(|error| store_status(&error))?;
-            tally.add_recorded(&recorded);
-            let mut file = recorded_message(path, recorded);
+        while let Some((recorded, path)) = recorded.next().await {
+            let recorded = whole(recorded)?;
+            tally.add_recorded(recorded.as_ref().ok());
+            let mut file = match recorded {
+                Ok(recorded) => recorded_message(path, recorded),
+                Err(status) => failed_file_message(path, &status),
+            };
             if let Err(status) = self.fits(&file) {
                 file = failed_file_message(file.path, &status);
             }
@@ -297,10 +300,8 @@ impl Services {
             let looked_up = match (file_request(file, None), known.get(&path)) {
                 (Err(error), _) => Err(file_status(&error)),
                 (Ok(_), None) => Err(lookup_status(&LookupError::NoFile(path.clone()))),
-                (Ok(request), Some(file)) => {
-                    let recorded = read(&store, &snapshot.id, file).await.map_err(|error| store_status(&error))?;
-                    select(recorded, &request, form).map_err(|error| lookup_status(&error))
-                }
+                (Ok(request), Some(file)) => whole(read(&store, &snapshot.id, file).await)?
+                    .and_then(|recorded| select(recorded, &request, form).map_err(|error| lookup_status(&error))),
             };
             tally.files += 1;
             tally.failed_files += u32::from(looked_up.is_err());
@@ -387,6 +388,15 @@ async fn read(store: &Store, snapshot: &str, file: &SnapshotFile) -> Result<Reco
     };
     let recorded = Recorded::from_bytes(&bytes);
     recorded.ok_or_else(|| StoreError::Corrupt(format!("what is kept of {} can't be understood", file.path)))
+}
+
+/// The same where one file's damage, which is the inner error, does not keep others from being told.
+fn whole(read: Result<Recorded, StoreError>) -> Result<Result<Recorded, Status>, Status> {
+    match read {
+        Ok(recorded) => Ok(Ok(recorded)),
+        Err(error @ StoreError::Corrupt(_)) => Ok(Err(store_status(&error))),
+        Err(error) => Err(store_status(&error)),
+    }
 }
 
 /// Why contents of a snapshot are not there: they go only with the snapshots that refer to them.
