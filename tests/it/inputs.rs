@@ -4,10 +4,9 @@ use std::path::Path;
 use std::process::Command;
 
 use pyrightd::proto::export_files_response::Result as Message;
-use pyrightd::proto::snapshot_service_client::SnapshotServiceClient;
 use pyrightd::proto::{
     CloseProjectRequest, ExportFilesRequest, ExportLocationsRequest, ExportOptions, FileExport, FileLocations,
-    OpenProjectRequest, Outcome, Position, ProjectSettings, Selector, UpdateSnapshotRequest,
+    OpenProjectRequest, Outcome, Position, ProjectSettings, Selector,
 };
 use tonic::{Code, Status};
 use tonic_types::{RpcStatusExt as _, StatusExt as _};
@@ -309,25 +308,4 @@ async fn messages_beyond_the_limits_are_refused_and_the_server_goes_on() {
     assert!(error.message.contains("--max-message-out"), "{}", error.message);
     assert_eq!(type_of(small, "y"), "int");
     assert!(server.file(&project.root(), places(50)).await.is_ok());
-}
-
-#[tokio::test]
-async fn what_is_not_served_says_so() {
-    let project = Project::new(&[("a.py", "x = int()\n")]);
-    let server = Server::start(&[&project.root()]);
-    let mut snapshots = SnapshotServiceClient::new(server.channel().await);
-    let save = ExportFilesRequest {
-        project_root: text(&project.root()),
-        default_selector: Selector::Names.into(),
-        save_as_project_id: "mine".into(),
-        ..Default::default()
-    };
-    let statuses = [
-        snapshots.update_snapshot(UpdateSnapshotRequest::default()).await.map(drop).unwrap_err(),
-        server.files(save).await.map(drop).unwrap_err(),
-    ];
-    for status in statuses {
-        assert_eq!(status.code(), Code::Unimplemented);
-        assert!(status.message().contains("not served by this version"), "{}", status.message());
-    }
 }

@@ -14,9 +14,10 @@ use pyrightd::proto::{
     DeltaStats, Detail, DiffSnapshotsRequest, ExportFilesRequest, ExportOptions, FileExport, GetSnapshotRequest,
     Outcome, Selector, SnapshotRef, TypeChange, UpdateScope, UpdateSnapshotRequest, UpdateSummary,
 };
+use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::harness::{Project, Server, eventually, is_batch, package, select, text};
+use crate::harness::{Project, Server, eventually, is_batch, package, select, text, type_of};
 
 type Files = BTreeMap<String, FileExport>;
 
@@ -315,4 +316,108 @@ async fn after_any_edit_an_export_is_that_of_a_new_process() {
     assert!(server.list().await.is_empty(), "an engine was started");
     assert_same(&again, &first, "a restart elsewhere");
     assert!(server.file(&other, select("flask/views.py", Selector::Names)).await.unwrap().cached);
+}
+
+#[tokio::test]
+async fn an_export_is_saved_as_a_snapshot_and_updates_begin_from_it() {
+    let project = Project::new(&[("a.py", "number = 1\n"), ("b.py", "from a import number\nseen = [number]\n")]);
+    let root = project.root();
+    let server = Server::start(&[&root]);
+    let request = ExportFilesRequest {
+        project_root: text(&root),
+        default_selector: Selector::Names.into(),
+        save_as_project_id: "mine".into(),
+        ..ExportFilesRequest::default()
+    };
+    let export = async || {
+        let (mut files, mut summary) = (Vec::new(), None);
+        for message in server.files(request.clone()).await.unwrap() {
+            match message {
+                Message::File(file) => files.push(plain(file)),
+                Message::Summary(told) => summary = Some(told),
+                Message::Progress(_) => {}
+            }
+        }
+        (files.into_iter().collect::<Files>(), summary.unwrap())
+    };
+    let (files, summary) = export().await;
+    assert_eq!(recorded(&server, &summary.snapshot_id).await, files);
+    assert_eq!((files.len(), summary.files), (2, 2));
+    project.write("a.py", "number = 'one'\n");
+    let (files, newer) = export().await;
+    assert_ne!(newer.snapshot_id, summary.snapshot_id);
+    assert_eq!(recorded(&server, &newer.snapshot_id).await, files);
+    assert_eq!(type_of(&files["b.py"], "seen"), "list[str]");
+
+    // Two at once: one begins from what the other made, or each from the same; both are whole.
+    project.write("a.py", "number = 1.5\n");
+    let update = async || {
+        let request = UpdateSnapshotRequest {
+            project_root: text(&root),
+            project_id: "mine".into(),
+            selector: Selector::Names.into(),
+            ..UpdateSnapshotRequest::default()
+        };
+        let mut stream = snapshots(&server).await.update_snapshot(request).await.unwrap().into_inner();
+        loop {
+            if let Updated::Summary(summary) = stream.message().await.unwrap().unwrap().result.unwrap() {
+                return summary;
+            }
+        }
+    };
+    let (one, other) = tokio::join!(update(), update());
+    let ids = [&one, &other].map(|summary| summary.snapshot.clone().unwrap().snapshot_id);
+    assert_eq!(recorded(&server, &ids[0]).await, recorded(&server, &ids[1]).await);
+    assert_eq!(type_of(&recorded(&server, &ids[0]).await["b.py"], "seen"), "list[float]");
+    let bases = [&one, &other].map(|summary| summary.base_snapshot_id.clone());
+    assert!(bases.contains(&newer.snapshot_id) && (bases.contains(&ids[0]) || bases.contains(&ids[1])), "{bases:?}");
+}
+
+#[tokio::test]
+async fn updates_that_make_no_sense_are_turned_away() {
+    let project = Project::new(&[("a.py", "number = 1\n")]);
+    let root = project.root();
+    let server = Server::start(&[&root]);
+    let good = UpdateSnapshotRequest {
+        project_root: text(&root),
+        project_id: "mine".into(),
+        selector: Selector::Names.into(),
+        ..UpdateSnapshotRequest::default()
+    };
+    let cases = [
+        (
+            UpdateSnapshotRequest { project_root: "/nowhere".into(), ..good.clone() },
+            Code::PermissionDenied,
+            "project_root",
+        ),
+        (UpdateSnapshotRequest { project_id: String::new(), ..good.clone() }, Code::InvalidArgument, "project_id"),
+        (UpdateSnapshotRequest { selector: 0, ..good.clone() }, Code::InvalidArgument, "selector"),
+        (UpdateSnapshotRequest { scope: 9, ..good.clone() }, Code::InvalidArgument, "scope"),
+        (UpdateSnapshotRequest { base_snapshot_id: "gone".into(), ..good.clone() }, Code::NotFound, "gone"),
+    ];
+    let status_of = async |server: &Server, request| match snapshots(server).await.update_snapshot(request).await {
+        Ok(stream) => stream.into_inner().message().await.unwrap_err(),
+        Err(status) => status,
+    };
+    for (request, code, word) in cases {
+        let status = status_of(&server, request).await;
+        assert_eq!(status.code(), code, "{status}");
+        assert!(status.message().contains(word), "{status}");
+    }
+    let status = server
+        .files(ExportFilesRequest {
+            project_root: text(&root),
+            files: vec![select("a.py", Selector::Names)],
+            save_as_project_id: "mine".into(),
+            ..ExportFilesRequest::default()
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (status.code(), status.message().contains("save_as_project_id")),
+        (Code::InvalidArgument, true),
+        "{status}"
+    );
+    let keeps_nothing = Server::start_with(&[&root], &["--store", "none"]);
+    assert_eq!(status_of(&keeps_nothing, good).await.code(), Code::FailedPrecondition);
 }

@@ -398,9 +398,7 @@ async fn what_differs_between_exports_takes_one_to_the_other() {
         ("d.py", "left = 'x'\n"),
     ]);
     let root = project.root();
-    // Isolated results are kept a moment after a call, under keys that files edited at that moment can spoil; so that
-    // what is compared here is what the engine says, none are.
-    let kept = Kept::start(&[&root], &["--evaluation", "shared"]).await;
+    let kept = Kept::start(&[&root], &[]).await;
     let first = kept.save_export("mine", &root).await;
     assert_eq!(kept.diff(by_id(&first), latest("mine")).await.unwrap(), (Vec::new(), DeltaStats::default()));
 
@@ -780,7 +778,7 @@ async fn the_command_line_prints_and_deletes_snapshots() {
         (&["show", "yours"], "no snapshot of the project yours"),
         (&["delete"], "required"),
         (&["delete", "--keep", "x", "mine"], "x is no number"),
-        (&["update", "/nowhere"], "not served by this version"),
+        (&["update", "/nowhere"], "/nowhere"),
     ] {
         let (_, error, well) = by_server(arguments);
         assert!(!well && error.contains(word), "{error}");
