@@ -136,6 +136,8 @@ pub struct Session {
     permits: Arc<Semaphore>,
     /// Held shared while files are asked about as they are on disk, and alone while the engine's view changes.
     view: Arc<RwLock<()>>,
+    /// Held while changes on disk are adopted.
+    adopting: Arc<tokio::sync::Mutex<()>>,
     /// How many turns use each open document.
     open: tokio::sync::Mutex<HashMap<PathBuf, usize>>,
     tree: Arc<Mutex<Tree>>,
@@ -228,6 +230,7 @@ impl Session {
             permits,
             identity: identity(root.path()),
             view: Arc::default(),
+            adopting: Arc::default(),
             open: tokio::sync::Mutex::default(),
             tree: Arc::new(Mutex::new(tree)),
             condemned: CancellationToken::new(),
@@ -431,11 +434,14 @@ impl Session {
             self.condemned.cancel();
             return Err(SessionError::Disconnected);
         }
+        // Who finds nothing touched since another is at it must not go on before that is done.
+        let turn = Arc::clone(&self.adopting).lock_owned().await;
         if !self.touched.is_touched() {
             return Ok(());
         }
         let session = Arc::clone(self);
         let adopted = self.tracker.spawn(async move {
+            let _turn = turn;
             let result = session.adopt_changes().await;
             if result.is_err() {
                 session.condemned.cancel();

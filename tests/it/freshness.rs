@@ -455,3 +455,21 @@ async fn an_overlay_of_a_new_file_leaves_nothing_behind() {
     fixture.project.write("fresh.py", "def make() -> str: ...\n");
     fixture.assert_seen("str", "the file came to be").await;
 }
+
+#[tokio::test]
+async fn all_who_ask_at_once_after_an_edit_see_it() {
+    let base = |kind: &str| format!("def make() -> {kind}: ...\n");
+    let fixture = Fixture::with(
+        &[("base.py", &base("int")), ("main.py", "from base import make\nseen = make()\n")],
+        &["--store", "none"],
+    )
+    .await;
+    for round in 0..20 {
+        let kind = ["str", "bytes", "float", "int"][round % 4];
+        fixture.project.write("base.py", base(kind));
+        let asked = (0..4).map(|_| fixture.seen("main.py"));
+        for seen in futures_util::future::join_all(asked).await {
+            assert_eq!(seen, kind, "round {round}");
+        }
+    }
+}

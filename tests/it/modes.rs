@@ -136,7 +136,9 @@ async fn what_was_told_is_kept_until_what_it_depends_on_changes() {
             message.method === 'pyrightd/export' && wire.note('asked', { file: message.params.uri.split('/').at(-1) });",
     );
     let root = project.root();
-    let server = Server::start_with(&[&root], &["--engine-dir", engine.dir(), "--engine-mode", "batch"]);
+    // Kept in memory, that is.
+    let flags = ["--engine-dir", engine.dir(), "--engine-mode", "batch", "--store", "none"];
+    let server = Server::start_with(&[&root], &flags);
     let seen = async |path: &str| {
         type_of(&server.file(&root, select(path, Selector::Names)).await.unwrap(), "seen").to_owned()
     };
