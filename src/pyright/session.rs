@@ -436,6 +436,9 @@ impl Session {
         }
         // Who finds nothing touched since another is at it must not go on before that is done.
         let turn = Arc::clone(&self.adopting).lock_owned().await;
+        if self.condemned.is_cancelled() {
+            return Err(SessionError::Disconnected);
+        }
         if !self.touched.is_touched() {
             return Ok(());
         }
