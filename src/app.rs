@@ -104,11 +104,13 @@ impl App {
         let engine = tokio::task::spawn_blocking(move || engine(&finding)).await??;
         tracing::info!(engine = engine.version, "the engine was found");
         let tracker = TaskTracker::new();
+        let watcher = Arc::new(Watcher::start().context("files can't be watched")?);
         let results = match store_location(&config) {
             Some(location) => {
                 let keeper = Keeper::open(location, Some(config.store_max_bytes)).await?;
                 let is_isolated = config.evaluation == Evaluation::Isolated && config.engine_mode != EngineMode::Hover;
-                Some(Results::start(keeper, engine.clone(), is_isolated, Arc::clone(&roots), &tracker))
+                let (roots, watcher) = (Arc::clone(&roots), Arc::clone(&watcher));
+                Some(Results::start(keeper, engine.clone(), is_isolated, roots, watcher, &tracker))
             }
             None => None,
         };
@@ -116,7 +118,7 @@ impl App {
             engine,
             limits: limits(&config),
             roots: Arc::clone(&roots),
-            watcher: Arc::new(Watcher::start().context("files can't be watched")?),
+            watcher,
             idle: config.idle_timeout,
             max_calls: config.max_calls,
             tracker: tracker.clone(),

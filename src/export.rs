@@ -11,6 +11,7 @@ use futures_util::StreamExt as _;
 use tokio::sync::{OnceCell, mpsc};
 use tokio::time::Instant;
 
+use crate::blocking::blocking;
 use crate::model::{
     Definition, Details, Digest, Encoding, Evaluation, FileTypes, InferredType, Outcome, Position, ProjectRoot,
     ProjectSettings, Range, Selector, Symbol,
@@ -412,6 +413,7 @@ struct Target {
 
 async fn load(root: ProjectRoot, request: Arc<FileRequest>, encoding: Encoding) -> Result<Loaded, FileError> {
     let loaded = tokio::task::spawn_blocking(move || load_now(&root, &request, encoding));
+    // Whatever one file does to its reading, it does not spoil the others.
     loaded.await.unwrap_or_else(|error| {
         Err(FileError::Request { field: "", reason: format!("reading the file failed: {error}") })
     })
@@ -561,8 +563,7 @@ impl Exporter {
 /// Whether the file's bytes are those that were read.
 async fn is_unchanged(file: &Loaded) -> bool {
     let (path, digest) = (file.path.clone(), file.digest.clone());
-    let same = tokio::task::spawn_blocking(move || read(&path).is_ok_and(|bytes| Digest::of(&bytes) == digest));
-    same.await.unwrap_or(false)
+    blocking(move || read(&path).is_ok_and(|bytes| Digest::of(&bytes) == digest)).await
 }
 
 /// The places to ask the engine about: each once, in the file's order.
@@ -669,11 +670,11 @@ impl Texts<'_> {
             self.others.clear();
         }
         let reading = path.to_owned();
-        let text = tokio::task::spawn_blocking(move || {
+        let text = blocking(move || {
             let text = String::from_utf8(read(&reading).ok()?).ok()?;
             Some(Arc::new(SourceText::new(text)))
         });
-        let text = text.await.ok().flatten();
+        let text = text.await;
         self.others.insert(path.to_owned(), text.clone());
         text
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::blocking::blocking;
 use crate::export::{Event, Exporter, FileError, FileExport, FileRequest, NamedRequest, Options, Places};
 use crate::model::{Digest, FileTypes, Outcome, ProjectRoot, Selector};
 use crate::pyright::batch::Extras;
@@ -306,7 +307,7 @@ impl Updater {
         let delta = Some(delta).filter(|_| is_comparable(base.as_ref(), form(update)));
         let snapshot = NewSnapshot {
             project_id: update.project_id.clone(),
-            engine: self.results.version(),
+            engine: self.results.version().to_owned(),
             commit: self.commit(&update.root).await,
             details: form(update).to_bytes(),
             types: files.values().map(|file| u64::from(file.types)).sum(),
@@ -360,8 +361,7 @@ impl Updater {
     /// The project's commit, where it is a Git work tree.
     async fn commit(&self, root: &ProjectRoot) -> Option<String> {
         let (root, roots) = (root.clone(), Arc::clone(&self.roots));
-        let head = tokio::task::spawn_blocking(move || Repository::discover(root.path(), &roots).ok()?.head());
-        head.await.ok().flatten()
+        blocking(move || Repository::discover(root.path(), &roots).ok()?.head()).await
     }
 }
 
@@ -464,11 +464,4 @@ async fn tell(
         }
     }
     Ok(())
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
 }

@@ -269,7 +269,7 @@ pub(super) fn settings_of(
     }
     let venv = named(settings.venv).map(|path| folder("settings.venv", &path)).transpose()?;
     if let Some(venv) = &venv
-        && !crate::workspace::environment::is_environment(venv)
+        && !crate::workspace::environment::is_environment(venv, |_| true)
     {
         return Err(invalid("settings.venv", format!("{} is no virtual environment", venv.display())));
     }

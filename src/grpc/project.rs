@@ -11,7 +11,7 @@ use super::call::Call;
 use super::convert::{
     git_status, invalid, lease_status, not_kept, not_open, project_message, settings_of, store_status,
 };
-use super::snapshot::blocking;
+use crate::blocking::blocking;
 use crate::model::{Digest, ProjectRoot};
 use crate::proto;
 use crate::proto::detect_changes_request::Since;

@@ -22,6 +22,7 @@ use super::convert::{
     types_message,
 };
 use super::update::UpdateStream;
+use crate::blocking::blocking;
 use crate::export::{FileRequest, Places};
 use crate::model::{Digest, FileTypes};
 use crate::proto;
@@ -444,13 +445,6 @@ fn page_token_of(project_id: &str, number: i64) -> String {
 fn page_of(project_id: &str, token: &str) -> Option<i64> {
     let number = i64::from_str_radix(token.split_once('-')?.0, 16).ok()?;
     (page_token_of(project_id, number) == token).then_some(number)
-}
-
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
 }
 
 #[cfg(test)]

@@ -32,13 +32,14 @@ use super::bridge;
 use super::host::{Facts, Host};
 use super::process::{Launch, Process};
 use super::protocol::{from_lsp, locations, markdown, position_parameters, raw, uri};
+use crate::blocking::blocking;
 use crate::lsp::codec;
 use crate::lsp::multiplexer::{Call, CallError, Ended, Multiplexer, Options};
 use crate::model::{Digest, EngineMode, Evaluation, Position, ProjectRoot, ProjectSettings};
 use crate::workspace::environment::Environment;
 use crate::workspace::paths::AllowedRoots;
 use crate::workspace::scope::Scope;
-use crate::workspace::tree::{Place as Folder, Touched, Tree, places};
+use crate::workspace::tree::{Tree, identity, places};
 use crate::workspace::watch::{Subscription, Watcher};
 
 /// The longest message taken from the engine, in bytes.
@@ -203,9 +204,8 @@ impl Session {
         let environment = discover(&root, &settings, &roots);
         let folders = places(&root, &settings, &environment);
         let (watching, allowed) = (Arc::clone(&watcher), Arc::clone(&roots));
-        let (touched, tree) = tokio::task::spawn_blocking(move || watch_and_scan(&watching, &allowed, folders))
-            .await
-            .map_err(|error| failed("reading the project", &error))?;
+        // While Node starts. Pyright looks for files only after the handshake, so that no change is missed between.
+        let scanning = tracker.spawn(blocking(move || watching.scan(folders, &allowed)));
 
         let launch = Launch {
             engine: engine.clone(),
@@ -215,6 +215,7 @@ impl Session {
         };
         let (process, stdin, stdout) =
             Process::start(&launch, &tracker).map_err(|error| failed("starting the process", &error))?;
+        let (touched, tree) = scanning.await.map_err(|error| failed("reading the project", &error))?;
         let (host, facts) =
             Host::new(root.clone(), &settings).map_err(|error| failed("finding the interpreter", &error))?;
         let options = Options {
@@ -425,11 +426,12 @@ impl Session {
             return Err(SessionError::Disconnected);
         }
         let session = Arc::clone(self);
-        let outdated = tokio::task::spawn_blocking(move || {
+        let outdated = blocking(move || {
+            session.touched.note(session.tree.lock().unwrap_or_else(PoisonError::into_inner).moved_links());
             discover(&session.root, &session.settings, &session.roots) != session.environment
                 || identity(session.root.path()) != session.identity
         });
-        if outdated.await.unwrap_or(true) {
+        if outdated.await {
             tracing::info!(root = %self.root, "the project's Python environment is another one; its engine is replaced");
             self.condemned.cancel();
             return Err(SessionError::Disconnected);
@@ -460,8 +462,7 @@ impl Session {
         // Taken only now, so that who comes meanwhile waits here too.
         let touched = self.touched.take();
         let tree = Arc::clone(&self.tree);
-        let changes =
-            tokio::task::spawn_blocking(move || look(&tree, &touched)).await.map_err(|_| SessionError::Disconnected)?;
+        let changes = blocking(move || tree.lock().unwrap_or_else(PoisonError::into_inner).look(&touched)).await;
         if changes.lasting {
             tracing::info!(root = %self.root, "a package is typed otherwise, or a link leads elsewhere; the engine is replaced");
             return Err(SessionError::Disconnected);
@@ -916,29 +917,6 @@ impl Drop for Count<'_> {
 
 fn discover(root: &ProjectRoot, settings: &ProjectSettings, roots: &AllowedRoots) -> Environment {
     Environment::discover(root.path(), settings.venv.as_deref(), &|path| roots.hold(path))
-}
-
-/// Watches these folders and the allowed ones that links in them lead to, and reads what is there.
-fn watch_and_scan(watcher: &Watcher, allowed: &AllowedRoots, mut folders: Vec<Folder>) -> (Subscription, Tree) {
-    loop {
-        // Watched first and read then: what changes from here on is told of.
-        let touched = watcher.subscribe(folders.iter().map(|place| place.folder.clone()).collect());
-        let tree = Tree::scan(folders.clone());
-        let linked = tree.linked_places(allowed);
-        if linked.is_empty() {
-            return (touched, tree);
-        }
-        folders.extend(linked);
-    }
-}
-
-fn identity(folder: &Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt as _;
-    std::fs::metadata(folder).ok().map(|metadata| (metadata.dev(), metadata.ino()))
-}
-
-fn look(tree: &Mutex<Tree>, touched: &Touched) -> crate::workspace::tree::Changes {
-    tree.lock().unwrap_or_else(PoisonError::into_inner).look(touched)
 }
 
 async fn is_on_disk(document: &Document) -> bool {

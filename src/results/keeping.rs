@@ -17,6 +17,9 @@ pub(super) const WAITING: usize = 32;
 /// How long they wait for more to be kept with them.
 const GATHER: Duration = Duration::from_millis(300);
 
+/// How often it is tried again to keep results of a project that changes meanwhile; they are then told anew some time.
+const MAX_CHANGES: u32 = 5;
+
 /// What an engine told of a file.
 #[derive(Debug)]
 pub struct Told {
@@ -69,26 +72,31 @@ impl Results {
     /// Keeps what was told since one look, if all that it depends on is still as it was then.
     async fn keep(&self, told: Vec<Told>) -> Result<(), StoreError> {
         let Some(Told { look: before, engine, .. }) = told.first() else { return Ok(()) };
+        // Whoever opened the project anew between the look and the engine's start did so for other answers.
+        if engine.settings() != before.settings() {
+            return Ok(());
+        }
         let files: Vec<PathBuf> = told.iter().map(|told| told.path.clone()).collect();
-        let (now, keys) = loop {
-            let now = self.look(before.root(), before.settings()).await;
+        for _ in 0..MAX_CHANGES {
+            let now = self.look_again(before).await;
             let (touched, is_other) = now.differences(before);
             if is_other {
                 return Ok(());
             }
-            let keys = self.keys(&now, &files, &touched.into_iter().collect(), Some(engine)).await?;
+            let Some(keys) = self.keys(&now, &files, &touched.into_iter().collect(), Some(engine)).await? else {
+                continue;
+            };
             // The bytes were read after the look.
-            if let Some(keys) = keys
-                && now.is_same(&*self.look(before.root(), before.settings()).await)
-            {
-                break (now, keys);
+            if !now.is_same(&*self.look_again(before).await) {
+                continue;
             }
-        };
-        let contents = told.iter().filter_map(|Told { path, evaluated, .. }| {
-            let key = keys.of(path, evaluated.extras())?;
-            (keys.digest(path)? == evaluated.digest()).then_some(())?;
-            Some((key, Self::write(&now, evaluated)?))
-        });
-        self.keeper().store().await?.put(contents.collect()).await
+            let contents = told.iter().filter_map(|Told { path, evaluated, .. }| {
+                let key = keys.of(path, evaluated.extras())?;
+                (keys.digest(path)? == evaluated.digest()).then_some(())?;
+                Some((key, Self::write(&now, evaluated)?))
+            });
+            return self.keeper().store().await?.put(contents.collect()).await;
+        }
+        Ok(())
     }
 }

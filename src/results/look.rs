@@ -4,11 +4,12 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use super::Keys;
 use crate::model::{Digest, ProjectRoot, ProjectSettings};
 use crate::pyright::bridge;
 use crate::pyright::install::Engine;
@@ -16,11 +17,11 @@ use crate::workspace::changes::Seen;
 use crate::workspace::environment::Environment;
 use crate::workspace::paths::AllowedRoots;
 use crate::workspace::scope::{Scope, configurations};
-use crate::workspace::shape::{Candidate, Module, Shape};
-use crate::workspace::tree::{Tree, places};
+use crate::workspace::shape::{Candidate, Finder, Module, Shape};
+use crate::workspace::tree::{Tree, identity};
 
 /// Counts up whenever keys are made of something else.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Modules that Pyright imports into every file.
 const ALWAYS: [&str; 3] = ["__builtins__", "builtins", "_typeshed._type_checker_internals"];
 /// Folders below a root in which Pyright looks for imports too.
@@ -28,82 +29,137 @@ const CUSTOMARY: [&str; 2] = ["src", "typings"];
 /// Keys of a configuration that have imports looked for elsewhere.
 const LEADING: [&str; 6] = ["executionEnvironments", "extraPaths", "stubPath", "typeshedPath", "venv", "venvPath"];
 
+/// What is found out for each look, whatever was touched.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Grounds {
+    root: ProjectRoot,
+    /// By which a folder put in the root's place is told.
+    identity: Option<(u64, u64)>,
+    settings: ProjectSettings,
+    pub(super) environment: Environment,
+    /// Those above the root, too, which nobody tells of.
+    configurations: Vec<(usize, Value)>,
+}
+
+impl Grounds {
+    /// Finds them out. Blocks on the file system.
+    pub(super) fn find(root: &ProjectRoot, settings: &ProjectSettings, allowed: &AllowedRoots) -> Self {
+        Self {
+            identity: identity(root.path()),
+            environment: Environment::discover(root.path(), settings.venv.as_deref(), &|path| allowed.hold(path)),
+            configurations: configurations(root.path()),
+            root: root.clone(),
+            settings: settings.clone(),
+        }
+    }
+}
+
 /// A look at a project.
 #[derive(Debug)]
 pub struct Look {
-    root: ProjectRoot,
-    settings: ProjectSettings,
+    grounds: Grounds,
     tree: Tree,
-    shape: Shape,
+    shape: Arc<Shape>,
     seen: Arc<Seen>,
-    environment: Environment,
     /// Where Pyright and its stubs are.
     engine: PathBuf,
     /// The standard library's stubs, unless a module of the project's stands in for one of theirs.
     standard: Option<PathBuf>,
+    /// Which engine tells of it, if its results hold.
+    version: Option<String>,
     /// Of all that is the same for every file; none where types can depend on what is not looked at.
     common: Option<[u8; 32]>,
+    /// What files depend on, as far as it was asked for. Bytes were read after the look.
+    known: Mutex<Keys>,
 }
 
 impl Look {
-    /// Looks. Blocks on the file system.
-    #[must_use]
-    pub fn take(
-        root: &ProjectRoot,
-        settings: &ProjectSettings,
-        allowed: &AllowedRoots,
-        engine: &Engine,
-        is_isolated: bool,
-        seen: Arc<Seen>,
-    ) -> Self {
-        let environment = Environment::discover(root.path(), settings.venv.as_deref(), &|path| allowed.hold(path));
-        let tree = Tree::scan_linked(places(root, settings, &environment), allowed);
-        let shape = Shape::of(tree.files());
+    /// A look at these files. Blocks on the file system.
+    pub(super) fn new(grounds: Grounds, tree: Tree, engine: &Engine, is_isolated: bool, seen: Arc<Seen>) -> Self {
+        let shape = Arc::new(Shape::of(tree.files()));
         let engine_folder = engine.server.parent().unwrap_or(&engine.server).to_owned();
-        let (root, settings) = (root.clone(), settings.clone());
         let mut look = Self {
-            root,
-            settings,
+            grounds,
             tree,
             shape,
             seen,
-            environment,
             engine: engine_folder,
             standard: None,
+            version: is_isolated.then(|| engine.version.clone()),
             common: None,
+            known: Mutex::default(),
         };
         let stubs = engine.standard_stubs();
         look.standard = (!look.shadows(&stubs)).then_some(stubs);
-        if is_isolated {
-            look.common = look.common(&engine.version);
-        }
+        look.common = look.common();
         look
+    }
+
+    /// The next look, at the files as they are by now; `is_other` where some came or went, or are no sources.
+    pub(super) fn after(&self, tree: Tree, engine: &Engine, is_other: bool) -> Self {
+        if is_other {
+            return Self::new(self.grounds.clone(), tree, engine, self.version.is_some(), Arc::clone(&self.seen));
+        }
+        Self {
+            grounds: self.grounds.clone(),
+            tree,
+            shape: Arc::clone(&self.shape),
+            seen: Arc::clone(&self.seen),
+            engine: self.engine.clone(),
+            standard: self.standard.clone(),
+            version: self.version.clone(),
+            common: self.common,
+            known: Mutex::default(),
+        }
+    }
+
+    pub(super) fn grounds(&self) -> &Grounds {
+        &self.grounds
+    }
+
+    pub(super) fn tree(&self) -> &Tree {
+        &self.tree
     }
 
     /// The project.
     #[must_use]
     pub fn root(&self) -> &ProjectRoot {
-        &self.root
+        &self.grounds.root
     }
 
     /// How the project was opened.
     #[must_use]
     pub fn settings(&self) -> &ProjectSettings {
-        &self.settings
+        &self.grounds.settings
     }
 
     /// Whether another look finds all as it was.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        let (touched, is_other) = self.differences(other);
-        touched.is_empty() && !is_other
+        std::ptr::eq(self, other) || {
+            let (touched, is_other) = self.differences(other);
+            touched.is_empty() && !is_other
+        }
+    }
+
+    /// What is known of what these files depend on.
+    pub(super) fn known(&self, files: &[PathBuf]) -> Keys {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = files.iter().filter_map(|path| Some((path.clone(), known.0.get(path)?.clone())));
+        Keys(found.collect())
+    }
+
+    /// Adds what these files depend on.
+    pub(super) fn know(&self, keys: &Keys) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.0.extend(keys.0.iter().map(|(path, key)| (path.clone(), key.clone())));
     }
 
     /// The project's own source files, in order.
     #[must_use]
     pub fn sources(&self) -> Vec<PathBuf> {
-        let scope = Scope::read(self.root.path());
-        let is_own = |path: &&Path| path.strip_prefix(self.root.path()).is_ok_and(|path| scope.holds(path));
+        let scope = Scope::read(self.root().path());
+        let is_own = |path: &&Path| path.strip_prefix(self.root().path()).is_ok_and(|path| scope.holds(path));
         self.tree.sources().filter(is_own).map(Path::to_owned).collect()
     }
 
@@ -143,15 +199,16 @@ impl Look {
     fn shadows(&self, stubs: &Path) -> bool {
         let Ok(entries) = std::fs::read_dir(stubs) else { return true };
         let folders = self.import_folders();
-        let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
-        let (packages, own): (Vec<&Path>, Vec<&Path>) =
-            folders.iter().partition(|folder| self.environment.packages.iter().any(|other| other == *folder));
+        let (packages, own): (Vec<&Path>, Vec<&Path>) = folders
+            .iter()
+            .map(PathBuf::as_path)
+            .partition(|folder| self.grounds.environment.packages.iter().any(|other| other == folder));
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let names: Vec<String> = names.map(|name| name.split('.').next().unwrap_or_default().to_owned()).collect();
         let is_there = |folders: &[&Path], name: &str| {
             let mut is_there = false;
             let mut tell = |candidate: Candidate<'_>| is_there |= candidate != Candidate::Nothing;
-            self.shape.candidates(Path::new("/"), folders, Module::new(name), &mut tell);
+            folders.iter().for_each(|folder| self.shape.below(folder, Module::new(name), &mut tell));
             is_there
         };
         // Installed packages come after the stubs, so that this one, which is often there, stands in for nothing.
@@ -184,45 +241,33 @@ impl Look {
     fn named_folders(&self) -> impl Iterator<Item = (String, &Path)> {
         let places = self.tree.places().iter().enumerate().rev();
         let places = places.map(|(index, place)| (format!("place{index}"), place.folder.as_path()));
-        let library = self.environment.standard_library.iter().map(|folder| ("library".to_owned(), folder.as_path()));
+        let library =
+            self.grounds.environment.standard_library.iter().map(|folder| ("library".to_owned(), folder.as_path()));
         std::iter::once(("pyright".to_owned(), self.engine.as_path())).chain(library).chain(places)
     }
 
-    /// Of all that a file's imports of these modules can find. Reads what marks packages as typed.
-    #[must_use]
-    pub fn candidates(&self, file: &Path, modules: &[String]) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        let mut tell = |candidate: Candidate<'_>| match candidate {
-            Candidate::Nothing => hash.update([0]),
-            Candidate::Kinds(kinds) => {
-                hash.update([1]);
-                hash.update(kinds.to_be_bytes());
-            }
-            Candidate::Named(name) => {
-                hash.update([2]);
-                hash.update(name);
-                hash.update([0]);
-            }
-            Candidate::Typed(folder) => {
-                hash.update([3]);
-                hash.update(self.digest(&folder.join("py.typed")).as_ref().map_or("", Digest::as_str));
-            }
-        };
-        let folders = self.import_folders();
-        let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
-        self.shape.beside(file, &mut tell);
-        for module in ALWAYS.into_iter().chain(modules.iter().map(String::as_str)) {
-            self.shape.candidates(file, &folders, Module::new(module), &mut tell);
-        }
-        hash.finalize().into()
+    /// Of a file and the modules that it names, all that imports of them can find: files that no other tell of are the same.
+    /// Reads what marks packages as typed.
+    pub(super) fn finder(&self) -> Finder<'_, impl Fn(&Path) -> Option<Digest>> {
+        Finder::new(&self.shape, self.import_folders(), |path| self.digest(path))
+    }
+
+    /// Of all that a file's imports of these modules can find, one name a line.
+    pub(super) fn find(
+        finder: &mut Finder<'_, impl Fn(&Path) -> Option<Digest>>,
+        file: &Path,
+        names: &str,
+    ) -> [u8; 32] {
+        finder.find(file, ALWAYS.into_iter().chain(names.lines()))
     }
 
     fn import_folders(&self) -> Vec<PathBuf> {
-        let customary = CUSTOMARY.iter().map(|name| self.root.path().join(name));
+        let customary = CUSTOMARY.iter().map(|name| self.root().path().join(name));
         self.tree.places().iter().map(|place| place.folder.clone()).chain(customary).collect()
     }
 
-    fn common(&self, version: &str) -> Option<[u8; 32]> {
+    fn common(&self) -> Option<[u8; 32]> {
+        let version = self.version.as_ref()?;
         let mut hash = Sha256::new();
         let mut part = |bytes: &[u8]| {
             hash.update(bytes.len().to_be_bytes());
@@ -231,15 +276,15 @@ impl Look {
         part(&[VERSION]);
         part(version.as_bytes());
         part(bridge::digest().as_str().as_bytes());
-        let ProjectSettings { python_version, python_platform, venv, extra_paths, stub_path } = &self.settings;
+        let ProjectSettings { python_version, python_platform, venv, extra_paths, stub_path } = self.settings();
         let paths: Vec<String> = extra_paths.iter().chain(stub_path).map(|path| self.name(path)).collect();
-        let Environment { version, packages, standard_library, .. } = &self.environment;
+        let Environment { version, packages, standard_library, .. } = &self.grounds.environment;
         let packages: Vec<String> = packages.iter().map(|path| self.name(path)).collect();
         let said = (python_version, python_platform, venv.is_some(), stub_path.is_some(), paths);
         let (has_library, is_plain) = (standard_library.is_some(), self.standard.is_some());
         part(format!("{said:?} {version:?} {packages:?} {has_library} {is_plain}").as_bytes());
         let mut leads = false;
-        for (depth, configuration) in configurations(self.root.path()) {
+        for (depth, configuration) in &self.grounds.configurations {
             part(&depth.to_be_bytes());
             part(configuration.to_string().as_bytes());
             if !configuration["extends"].is_null() {

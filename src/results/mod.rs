@@ -6,10 +6,11 @@
 mod graph;
 mod keeping;
 mod look;
+mod projects;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
@@ -20,13 +21,17 @@ use tokio_util::task::TaskTracker;
 use self::graph::Node;
 pub use self::keeping::Told;
 pub use self::look::Look;
+use self::projects::Projects;
+use crate::blocking::blocking;
 use crate::model::{Digest, ProjectRoot, ProjectSettings};
 use crate::pyright::batch::{Evaluated, Extras, Imports};
 use crate::pyright::install::Engine;
 use crate::pyright::session::Session;
 use crate::store::{Keeper, Key, StoreError};
-use crate::workspace::changes::Seen;
+use crate::workspace::parallel::in_parallel;
 use crate::workspace::paths::AllowedRoots;
+use crate::workspace::shape::Finder;
+use crate::workspace::watch::Watcher;
 
 /// What is remembered of files' imports, in bytes.
 const REMEMBERED: u64 = 16 << 20;
@@ -37,11 +42,9 @@ const ASKED: usize = 200;
 #[derive(Debug)]
 pub struct Results {
     keeper: Keeper,
-    engine: Engine,
-    is_isolated: bool,
-    roots: Arc<AllowedRoots>,
-    /// Digests that were read before, of each project.
-    seen: Mutex<HashMap<ProjectRoot, Arc<Seen>>>,
+    projects: Arc<Projects>,
+    /// What tells results.
+    version: String,
     /// What was read from the store of files' imports, or written there.
     remembered: Cache<Key, Arc<str>>,
     later: mpsc::Sender<Told>,
@@ -77,13 +80,17 @@ impl Results {
         engine: Engine,
         is_isolated: bool,
         roots: Arc<AllowedRoots>,
+        watcher: Arc<Watcher>,
         tracker: &TaskTracker,
     ) -> Arc<Self> {
+        let evaluation = if is_isolated { "isolated" } else { "shared" };
+        let version = format!("{}, {evaluation}", engine.version);
+        let projects = Arc::new(Projects::new(roots, engine, is_isolated, watcher));
         let weigher = |_: &Key, text: &Arc<str>| u32::try_from(text.len() + 64).unwrap_or(u32::MAX);
         let remembered = Cache::builder().max_capacity(REMEMBERED).weigher(weigher).build();
         let (later, told) = mpsc::channel(keeping::WAITING);
-        let (seen, stop) = (Mutex::default(), CancellationToken::new());
-        let results = Arc::new(Self { keeper, engine, is_isolated, roots, seen, remembered, later, stop });
+        let stop = CancellationToken::new();
+        let results = Arc::new(Self { keeper, projects, version, remembered, later, stop });
         tracker.spawn(Arc::clone(&results).keep_all(told, results.stop.clone()));
         results
     }
@@ -107,11 +114,12 @@ impl Results {
 
     /// A look at a project as it is now on disk.
     pub async fn look(&self, root: &ProjectRoot, settings: &ProjectSettings) -> Arc<Look> {
-        let seen =
-            Arc::clone(self.seen.lock().unwrap_or_else(PoisonError::into_inner).entry(root.clone()).or_default());
-        let (root, settings, roots) = (root.clone(), settings.clone(), Arc::clone(&self.roots));
-        let (engine, is_isolated) = (self.engine.clone(), self.is_isolated);
-        blocking(move || Arc::new(Look::take(&root, &settings, &roots, &engine, is_isolated, seen))).await
+        self.projects.look(root, settings).await
+    }
+
+    /// Another look at the same project, opened in the same way.
+    pub async fn look_again(&self, look: &Look) -> Arc<Look> {
+        self.look(look.root(), look.settings()).await
     }
 
     /// The keys of these files, as far as it is known what they import: from the store, or else from an engine.
@@ -129,10 +137,15 @@ impl Results {
         engine: Option<&Arc<Session>>,
     ) -> Result<Option<Keys>, StoreError> {
         let Some(common) = look.shared() else { return Ok(Some(Keys::default())) };
+        let mut known = if spoilt.is_empty() { look.known(files) } else { Keys::default() };
+        let files: Vec<PathBuf> = files.iter().filter(|path| !known.0.contains_key(*path)).cloned().collect();
+        if files.is_empty() {
+            return Ok(Some(known));
+        }
         let mut learnt: Vec<(Key, Arc<str>)> = Vec::new();
         let mut nodes: HashMap<PathBuf, Node> = HashMap::new();
         let mut own: HashMap<PathBuf, Digest> = HashMap::new();
-        let mut wave: Vec<PathBuf> = files.to_vec();
+        let mut wave: Vec<PathBuf> = files.clone();
         while !wave.is_empty() {
             let files = std::mem::take(&mut wave);
             let found = self.nodes(look, &common, files, spoilt, engine, &mut learnt).await?;
@@ -149,18 +162,22 @@ impl Results {
         if !self.remember(look, learnt).await? {
             return Ok(None);
         }
-        let files = files.to_vec();
-        let keys = blocking(move || {
+        let found = blocking(move || {
             let digests = graph::digests(&nodes);
-            let known = files.into_iter().filter_map(|path| {
+            let found = files.into_iter().filter_map(|path| {
                 let digest = *digests.get(path.as_path())?;
                 let key = key("file", &[&common, &digest]).0;
                 let own = own.remove(&path)?;
                 Some((path, (key, own)))
             });
-            known.collect()
+            Keys(found.collect())
         });
-        Ok(Some(Keys(keys.await)))
+        let found = found.await;
+        if spoilt.is_empty() {
+            look.know(&found);
+        }
+        known.0.extend(found.0);
+        Ok(Some(known))
     }
 
     /// What is known of these files' imports.
@@ -176,15 +193,15 @@ impl Results {
         let (now, common) = (Arc::clone(look), *common);
         let files = files.into_iter().map(|path| (spoilt.contains(&path), path)).collect::<Vec<_>>();
         let files: Vec<File> = blocking(move || {
-            let file = |(is_spoilt, path): (bool, PathBuf)| {
-                let digest = if is_spoilt { None } else { now.digest(&path) };
+            let file = |(is_spoilt, path): &(bool, PathBuf)| {
+                let digest = if *is_spoilt { None } else { now.digest(path) };
                 let named = digest.map(|digest| {
-                    let key = key("names", &[&common, now.name(&path).as_bytes(), digest.as_str().as_bytes()]);
+                    let key = key("names", &[&common, now.name(path).as_bytes(), digest.as_str().as_bytes()]);
                     (digest, key)
                 });
-                File { path, named }
+                File { path: path.clone(), named }
             };
-            files.into_iter().map(file).collect()
+            in_parallel(&files, file)
         })
         .await;
 
@@ -221,7 +238,9 @@ impl Results {
             .collect();
         let now = Arc::clone(look);
         let sought: Vec<(Key, Key)> = blocking(move || {
-            let sought = |(path, key, names): (PathBuf, Key, Arc<str>)| (key, found_key(&now, &path, key, &names));
+            let mut finder = now.finder();
+            let sought =
+                |(path, key, names): (PathBuf, Key, Arc<str>)| (key, found_key(&mut finder, &path, key, &names));
             known.into_iter().map(sought).collect()
         })
         .await;
@@ -239,8 +258,7 @@ impl Results {
         if learnt.is_empty() {
             return Ok(true);
         }
-        let now = self.look(look.root(), look.settings()).await;
-        if !look.is_same(&now) {
+        if !look.is_same(&*self.look_again(look).await) {
             return Ok(false);
         }
         let contents = learnt.iter().map(|(key, text)| (*key, text.as_bytes().to_vec())).collect();
@@ -274,9 +292,8 @@ impl Results {
 
     /// What tells results: types depend on it.
     #[must_use]
-    pub fn version(&self) -> String {
-        let evaluation = if self.is_isolated { "isolated" } else { "shared" };
-        format!("{}, {evaluation}", self.engine.version)
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// The key of a file's result in some form.
@@ -317,9 +334,13 @@ impl File {
 }
 
 /// The key of the files that a file's modules are.
-fn found_key(look: &Look, path: &Path, names_key: Key, names: &str) -> Key {
-    let modules: Vec<String> = names.lines().map(str::to_owned).collect();
-    key("found", &[&names_key.0, &look.candidates(path, &modules)])
+fn found_key(
+    finder: &mut Finder<'_, impl Fn(&Path) -> Option<Digest>>,
+    path: &Path,
+    names_key: Key,
+    names: &str,
+) -> Key {
+    key("found", &[&names_key.0, &Look::find(finder, path, names)])
 }
 
 /// Adds what an engine told of these files' imports, if it was told of the same bytes.
@@ -338,9 +359,10 @@ async fn learn(
     });
     let (told, now) = (told.collect::<Vec<_>>(), Arc::clone(look));
     let told: Vec<_> = blocking(move || {
+        let mut finder = now.finder();
         let found = |(path, key, told): (PathBuf, Key, Imports)| {
             let names: Arc<str> = told.names.join("\n").into();
-            let found_key = found_key(&now, &path, key, &names);
+            let found_key = found_key(&mut finder, &path, key, &names);
             let files: Vec<String> = told.files.iter().map(|path| now.name(path)).collect();
             (key, names, found_key, Arc::<str>::from(files.join("\n")), told.files)
         };
@@ -380,11 +402,4 @@ fn key(purpose: &str, parts: &[&[u8]]) -> Key {
         hash.update(part);
     }
     Key(hash.finalize().into())
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
 }

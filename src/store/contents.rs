@@ -5,12 +5,15 @@ use std::collections::{HashMap, HashSet};
 use futures_util::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
+use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::CParameter;
 
 use super::database::{Held, in_time, list, once, rows};
 use super::{Key, Store, StoreError, Table, is_stale, now};
+use crate::blocking::blocking;
 
 /// Keys looked up by one statement.
-pub(super) const LOOKUP: usize = 1000;
+pub(super) const LOOKUP: usize = 100;
 /// Contents read by one statement, and decompressed by one thread.
 const READ: usize = 128;
 /// Statements that read for one stream at once.
@@ -97,7 +100,11 @@ impl Store {
             }
         }
         self.touch(Table::Contents, stale).await;
-        blocking(move || rows.iter().map(unpack).collect()).await
+        blocking(move || {
+            let mut decompressor = Decompressor::new().map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            rows.iter().map(|row| unpack(&mut decompressor, row)).collect()
+        })
+        .await
     }
 }
 
@@ -139,36 +146,36 @@ pub(super) async fn pack(mut contents: Vec<(Key, Vec<u8>)>) -> Result<Vec<Packed
     let mut parts = Vec::new();
     while !contents.is_empty() {
         let part = contents.split_off(contents.len().saturating_sub(share));
-        parts.push(blocking(move || part.into_iter().map(|(key, data)| pack_one(key, &data)).collect()));
+        parts.push(blocking(move || {
+            let mut compressor = compressor().map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            part.into_iter().map(|(key, data)| pack_one(&mut compressor, key, &data)).collect()
+        }));
     }
     let packed: Vec<Vec<_>> = futures_util::future::try_join_all(parts).await?;
     Ok(packed.into_iter().flatten().collect())
 }
 
-fn pack_one(key: Key, data: &[u8]) -> Result<Packed, StoreError> {
-    let failed = |error: std::io::Error| StoreError::Invalid(format!("a content can't be compressed: {error}"));
-    let mut compressor = zstd::bulk::Compressor::new(LEVEL).map_err(failed)?;
+fn compressor() -> std::io::Result<Compressor<'static>> {
+    let mut compressor = Compressor::new(LEVEL)?;
     // What the disk did to the bytes shows when they are read.
-    compressor.set_parameter(zstd::zstd_safe::CParameter::ChecksumFlag(true)).map_err(failed)?;
+    compressor.set_parameter(CParameter::ChecksumFlag(true))?;
+    Ok(compressor)
+}
+
+fn pack_one(compressor: &mut Compressor<'_>, key: Key, data: &[u8]) -> Result<Packed, StoreError> {
+    let failed = |error: std::io::Error| StoreError::Invalid(format!("a content can't be compressed: {error}"));
     let length = i64::try_from(data.len()).unwrap_or(i64::MAX);
     Ok(Packed { key, length, data: compressor.compress(data).map_err(failed)? })
 }
 
-fn unpack(row: &AnyRow) -> Result<(Key, Vec<u8>), StoreError> {
+fn unpack(decompressor: &mut Decompressor<'_>, row: &AnyRow) -> Result<(Key, Vec<u8>), StoreError> {
     let key = key(row.try_get(0)?)?;
     let length = usize::try_from(row.try_get::<i64, _>(2)?).unwrap_or(0);
-    let data = zstd::bulk::decompress(row.try_get(1)?, length).ok().filter(|data| data.len() == length);
+    let data = decompressor.decompress(row.try_get(1)?, length).ok().filter(|data| data.len() == length);
     Ok((key, data.ok_or_else(|| StoreError::Corrupt(format!("the content {key:?} can't be read")))?))
 }
 
 pub(super) fn key(bytes: &[u8]) -> Result<Key, StoreError> {
     let bytes = bytes.try_into().map_err(|_| StoreError::Corrupt("a key has another length".into()))?;
     Ok(Key(bytes))
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
 }

@@ -97,14 +97,18 @@ impl Store {
         let packed = contents::pack(contents).await?;
         let saved = in_time(async {
             let mut held = self.database.begin().await?;
-            let latest = newest(&mut held, &new.project_id).await?.map(|(snapshot, _)| snapshot.id);
-            if matches!(&new.base, Base::Latest(base) if *base != latest) {
-                return Err(StoreError::Conflict { latest });
+            let latest = newest(&mut held, &new.project_id).await?.map(|(snapshot, _)| snapshot);
+            if matches!(&new.base, Base::Latest(base) if base.as_ref() != latest.as_ref().map(|latest| &latest.id)) {
+                return Err(StoreError::Conflict { latest: latest.map(|latest| latest.id) });
             }
             contents::write(&mut held, &packed).await?;
             let snapshot = insert(&mut held, &new).await?;
+            let mut others: HashSet<&SnapshotFile> = new.files.iter().collect();
             let mut listed = 0;
-            for part in new.files.chunks(LOOKUP) {
+            if let Some(latest) = latest {
+                listed += share_files(&mut held, &snapshot, &latest, &mut others).await?;
+            }
+            for part in others.into_iter().collect::<Vec<_>>().chunks(LOOKUP) {
                 listed += insert_files(&mut held, snapshot.number, part).await?;
             }
             if listed < u64::from(snapshot.files) {
@@ -196,8 +200,7 @@ impl Store {
                 );
                 let query = part.into_iter().flatten().fold(once(&sql).bind(id), Query::bind);
                 for row in query.fetch_all(held.on()).await? {
-                    let (key, types) = (contents::key(row.try_get(1)?)?, row.try_get::<i64, _>(2)?);
-                    files.push(SnapshotFile { path: row.try_get(0)?, key, types: u32::try_from(types).unwrap_or(0) });
+                    files.push(file(&row)?);
                 }
             }
             // A snapshot that is still there now was whole while its files were read.
@@ -291,8 +294,37 @@ async fn insert(held: &mut Held, new: &NewSnapshot) -> Result<Snapshot, StoreErr
     Ok(snapshot(&row)?.0)
 }
 
+/// Lists those of these files that another snapshot lists too, and takes them away. Returns how many that are.
+async fn share_files(
+    held: &mut Held,
+    snapshot: &Snapshot,
+    other: &Snapshot,
+    files: &mut HashSet<&SnapshotFile>,
+) -> Result<u64, StoreError> {
+    let sql = "SELECT entries.path, contents.key, entries.types, entries.id FROM snapshot_files \
+         JOIN entries ON entries.id = snapshot_files.entry \
+         JOIN contents ON contents.id = entries.content WHERE snapshot_files.snapshot = $1";
+    let (before, mut only_there) = (files.len(), Vec::new());
+    for row in sqlx::query(sql).bind(other.number).fetch_all(held.on()).await? {
+        if !files.remove(&file(&row)?) {
+            only_there.push(row.try_get::<i64, _>(3)?);
+        }
+    }
+    let shared = before - files.len();
+    if shared > 0 {
+        let all =
+            "INSERT INTO snapshot_files (snapshot, entry) SELECT $1, entry FROM snapshot_files WHERE snapshot = $2";
+        sqlx::query(all).bind(snapshot.number).bind(other.number).execute(held.on()).await?;
+        for part in only_there.chunks(LOOKUP) {
+            let sql = format!("DELETE FROM snapshot_files WHERE snapshot = $1 AND entry IN {}", list(2, part.len()));
+            part.iter().fold(once(&sql).bind(snapshot.number), Query::bind).execute(held.on()).await?;
+        }
+    }
+    Ok(u64::try_from(shared).unwrap_or(u64::MAX))
+}
+
 /// Returns how many of the files have a content.
-async fn insert_files(held: &mut Held, number: i64, files: &[SnapshotFile]) -> Result<u64, StoreError> {
+async fn insert_files(held: &mut Held, number: i64, files: &[&SnapshotFile]) -> Result<u64, StoreError> {
     let given = format!("WITH given (path, key, types) AS (VALUES {})", rows(2, files.len(), 3));
     let share = format!(
         "{given} INSERT INTO entries (content, path, types) \
@@ -339,6 +371,12 @@ async fn by_id(held: &mut Held, id: &str) -> Result<Option<(Snapshot, i64)>, Sto
 async fn newest(held: &mut Held, project_id: &str) -> Result<Option<(Snapshot, i64)>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM snapshots WHERE project_id = $1 ORDER BY number DESC LIMIT 1");
     sqlx::query(&sql).bind(project_id).fetch_optional(held.on()).await?.map(|row| snapshot(&row)).transpose()
+}
+
+/// A path, the key of its content, and how many types there are.
+fn file(row: &AnyRow) -> Result<SnapshotFile, StoreError> {
+    let (key, types) = (contents::key(row.try_get(1)?)?, row.try_get::<i64, _>(2)?);
+    Ok(SnapshotFile { path: row.try_get(0)?, key, types: u32::try_from(types).unwrap_or(0) })
 }
 
 /// A snapshot and when it was used last.

@@ -3,20 +3,16 @@
 //! Which files there are is told by the caller; how Git sees it is left to `git`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use super::parallel::in_parallel;
 use super::tree::Stamp;
 use crate::model::Digest;
 
 /// The coarsest steps in which a file system that is in use tells time: FAT's.
 const GRAIN: Duration = Duration::from_secs(2);
-
-/// More threads than this wait for the disk rather than work.
-const MOST_THREADS: usize = 8;
 
 /// Files of a project, relative to its root with `/` between the parts, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,36 +103,6 @@ pub fn by_digest(
         seen.remove(&root.join(name));
     }
     changes
-}
-
-/// Does the same to each, on as many threads as help, and keeps the order.
-pub(super) fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    const SHARE: usize = 64;
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
-    let threads = threads.min(items.len().div_ceil(SHARE));
-    if threads < 2 {
-        return items.iter().map(work).collect();
-    }
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let from = next.fetch_add(SHARE, Ordering::Relaxed);
-                    let Some(share) = items.get(from..items.len().min(from + SHARE)).filter(|share| !share.is_empty())
-                    else {
-                        return;
-                    };
-                    let results: Vec<R> = share.iter().map(&work).collect();
-                    done.lock().unwrap_or_else(PoisonError::into_inner).push((from, results));
-                }
-            });
-        }
-    });
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    done.sort_by_key(|(from, _)| *from);
-    done.into_iter().flat_map(|(_, results)| results).collect()
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {

@@ -49,10 +49,12 @@ impl Environment {
     }
 }
 
-/// Whether a folder is a virtual environment of some kind, whose packages are no sources of the project.
+/// Whether a folder is a virtual environment of some kind, whose packages are no sources of the project. Only that is
+/// looked for of which `may_hold` does not say that the folder holds nothing by that name.
 #[must_use]
-pub fn is_environment(folder: &Path) -> bool {
-    ["pyvenv.cfg", "conda-meta", "bin/activate", "Scripts/activate"].iter().any(|marker| folder.join(marker).exists())
+pub fn is_environment(folder: &Path, may_hold: impl Fn(&str) -> bool) -> bool {
+    let markers = ["pyvenv.cfg", "conda-meta", "bin/activate", "Scripts/activate"];
+    markers.iter().any(|path| may_hold(path.split('/').next().unwrap_or(path)) && folder.join(path).exists())
 }
 
 fn push_new(paths: &mut Vec<PathBuf>, path: PathBuf) {
@@ -189,7 +191,7 @@ mod tests {
         );
         std::fs::write(base.join("os.py"), "").unwrap();
         assert_eq!(Environment::discover(&root, None, &|_| false).standard_library, Some(base));
-        assert!(is_environment(&root.join(".venv")) && !is_environment(&site));
+        assert!(is_environment(&root.join(".venv"), |_| true) && !is_environment(&site, |_| true));
 
         std::fs::write(root.join(".venv/pyvenv.cfg"), "version_info = 3.13.0rc1.final.0\n").unwrap();
         assert_eq!(Environment::discover(&root, None, &|_| false).version, Some([3, 13, 0]));

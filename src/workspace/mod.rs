@@ -4,6 +4,7 @@ pub mod changes;
 pub mod environment;
 pub mod git;
 pub mod names;
+pub mod parallel;
 pub mod paths;
 pub mod scope;
 pub mod shape;

@@ -3,8 +3,12 @@
 //! How Pyright chooses among them is its own to say. Here it is only seen to that two trees in which an import finds the
 //! same candidates look the same, and two in which it does not look different.
 
-use std::collections::BTreeMap;
-use std::path::{Component, Path};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Component, Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::model::Digest;
 
 /// What stands in for a module of some name in a folder.
 const SOURCE: u8 = 1;
@@ -90,24 +94,6 @@ impl Shape {
         node.kinds[in_stubs] |= kind;
     }
 
-    /// Tells `tell` what a file's import of a module can find: below each of the folders that imports are looked for in,
-    /// and below those that hold the file. With each folder that is marked as typed comes its path.
-    pub fn candidates(&self, file: &Path, folders: &[&Path], module: Module<'_>, tell: &mut impl FnMut(Candidate<'_>)) {
-        if module.dots > 0 {
-            if let Some(folder) = file.ancestors().nth(module.dots) {
-                self.below(folder, module, tell);
-            }
-            return;
-        }
-        for folder in folders {
-            self.below(folder, module, tell);
-        }
-        // Where nothing else is found, the file's own folder is tried, and those above it.
-        for folder in file.ancestors().skip(1).filter(|folder| !folders.contains(folder)) {
-            self.below(folder, module, tell);
-        }
-    }
-
     /// What stands beside a file under its own name, and what its folder is.
     pub fn beside(&self, file: &Path, tell: &mut impl FnMut(Candidate<'_>)) {
         let Some(folder) = file.parent() else { return };
@@ -115,7 +101,8 @@ impl Shape {
         self.below(folder, Module { dots: 1, parts: stem, symbols: None }, tell);
     }
 
-    fn below(&self, folder: &Path, module: Module<'_>, tell: &mut impl FnMut(Candidate<'_>)) {
+    /// Tells `tell` what an import of a module can find in a folder; with each that is marked as typed comes its path.
+    pub fn below(&self, folder: &Path, module: Module<'_>, tell: &mut impl FnMut(Candidate<'_>)) {
         let mut node = &self.0;
         for part in folder.components() {
             let Component::Normal(part) = part else { continue };
@@ -181,19 +168,129 @@ impl Node {
     }
 }
 
+/// Finds what imports can find, as one digest; each module is looked for once in each folder, since files that are near to
+/// each other import the same.
+pub struct Finder<'a, F> {
+    shape: &'a Shape,
+    /// Where all imports are looked for.
+    folders: Vec<PathBuf>,
+    /// The digest of what marks a package as typed.
+    mark: F,
+    found: HashMap<String, HashMap<PathBuf, [u8; 32]>>,
+}
+
+impl<'a, F: Fn(&Path) -> Option<Digest>> Finder<'a, F> {
+    /// Finds in these folders, and in those that hold the files. `mark` tells the digest of a file.
+    #[must_use]
+    pub fn new(shape: &'a Shape, folders: Vec<PathBuf>, mark: F) -> Self {
+        Self { shape, folders, mark, found: HashMap::new() }
+    }
+
+    /// Of all that a file's imports of these modules can find, and of what stands beside the file under its own name.
+    pub fn find<'b>(&mut self, file: &Path, modules: impl Iterator<Item = &'b str>) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        self.shape.beside(file, &mut |candidate| tell(candidate, &self.mark, &mut hash));
+        for name in modules {
+            let module = Module::new(name);
+            match module.dots {
+                0 => hash.update(self.absolute(file.parent(), name, module)),
+                dots => {
+                    if let Some(folder) = file.ancestors().nth(dots) {
+                        hash.update(self.relative(folder, name, module));
+                    }
+                }
+            }
+        }
+        hash.finalize().into()
+    }
+
+    /// From a file's folder, or from none. Where nothing else is found, the file's own folder is tried, and those above it.
+    fn absolute(&mut self, folder: Option<&Path>, name: &str, module: Module<'_>) -> [u8; 32] {
+        let place = folder.unwrap_or(Path::new(""));
+        if let Some(found) = self.known(place, name) {
+            return found;
+        }
+        let mut hash = Sha256::new();
+        if let Some(folder) = folder {
+            hash.update(self.absolute(folder.parent(), name, module));
+            self.shape.below(folder, module, &mut |candidate| tell(candidate, &self.mark, &mut hash));
+        } else {
+            for folder in &self.folders {
+                self.shape.below(folder, module, &mut |candidate| tell(candidate, &self.mark, &mut hash));
+            }
+        }
+        self.keep(place, name, hash)
+    }
+
+    /// In the folder that an import's dots lead to.
+    fn relative(&mut self, folder: &Path, name: &str, module: Module<'_>) -> [u8; 32] {
+        if let Some(found) = self.known(folder, name) {
+            return found;
+        }
+        let mut hash = Sha256::new();
+        self.shape.below(folder, module, &mut |candidate| tell(candidate, &self.mark, &mut hash));
+        self.keep(folder, name, hash)
+    }
+
+    fn known(&self, folder: &Path, name: &str) -> Option<[u8; 32]> {
+        self.found.get(name)?.get(folder).copied()
+    }
+
+    fn keep(&mut self, folder: &Path, name: &str, hash: Sha256) -> [u8; 32] {
+        let found = hash.finalize().into();
+        self.found.entry(name.to_owned()).or_default().insert(folder.to_owned(), found);
+        found
+    }
+}
+
+fn tell(candidate: Candidate<'_>, mark: &impl Fn(&Path) -> Option<Digest>, hash: &mut Sha256) {
+    match candidate {
+        Candidate::Nothing => hash.update([0]),
+        Candidate::Kinds(kinds) => {
+            hash.update([1]);
+            hash.update(kinds.to_be_bytes());
+        }
+        Candidate::Named(name) => {
+            hash.update([2]);
+            hash.update(name);
+            hash.update([0]);
+        }
+        Candidate::Typed(folder) => {
+            hash.update([3]);
+            hash.update(mark(&folder.join("py.typed")).as_ref().map_or("", Digest::as_str));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What `/p/a/f.py` finds for a name, written down.
-    fn found(files: &[&str], name: &str) -> Vec<String> {
+    /// What `/p/a/f.py` finds for a name.
+    fn found(files: &[&str], name: &str) -> [u8; 32] {
         let shape = Shape::of(files.iter().map(Path::new));
-        let mut told = Vec::new();
-        let folders = [Path::new("/p"), Path::new("/site")];
-        shape.candidates(Path::new("/p/a/f.py"), &folders, Module::new(name), &mut |candidate| {
-            told.push(format!("{candidate:?}"));
-        });
-        told
+        let mut finder = Finder::new(&shape, vec!["/p".into(), "/site".into()], |_| None);
+        // What others found before makes no difference.
+        let found = finder.find(Path::new("/p/a/f.py"), std::iter::once(name));
+        let names = ["b", name, ".", "missing.module"];
+        finder.find(Path::new("/p/a/g/h.py"), names.into_iter());
+        assert_eq!(finder.find(Path::new("/p/a/f.py"), std::iter::once(name)), found);
+        found
+    }
+
+    /// What marks packages as typed, as far as an import of a name asks for it.
+    fn marks(files: &[&str], name: &str) -> Vec<PathBuf> {
+        let shape = Shape::of(files.iter().map(Path::new));
+        let asked = std::cell::RefCell::default();
+        let mark = |path: &Path| {
+            Vec::push(&mut asked.borrow_mut(), path.to_owned());
+            None
+        };
+        Finder::new(&shape, vec!["/p".into(), "/site".into()], mark)
+            .find(Path::new("/p/a/f.py"), std::iter::once(name));
+        let mut asked = asked.into_inner();
+        asked.dedup();
+        asked
     }
 
     #[test]
@@ -218,8 +315,8 @@ mod tests {
             assert_ne!(found(&base, name), found(&with(seen), name), "{name} and {seen}");
             assert_eq!(found(&base, name), found(&with(unseen), name), "{name} and {unseen}");
         }
-        assert!(found(&with("/p/b/py.typed"), "b").contains(&r#"Typed("/p/b")"#.to_owned()));
-        assert!(found(&with("/site/d-stubs/py.typed"), "d").contains(&r#"Typed("/site/d-stubs")"#.to_owned()));
+        assert_eq!(marks(&with("/p/b/py.typed"), "b"), [Path::new("/p/b/py.typed")]);
+        assert_eq!(marks(&with("/site/d-stubs/py.typed"), "d"), [Path::new("/site/d-stubs/py.typed")]);
     }
 
     #[test]

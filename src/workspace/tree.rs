@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::environment::{Environment, is_environment};
+use super::parallel::in_parallel;
 use super::paths::AllowedRoots;
 use crate::model::{ProjectRoot, ProjectSettings};
 
@@ -88,6 +89,8 @@ impl Stamp {
 pub struct Tree {
     places: Vec<Place>,
     files: BTreeMap<PathBuf, Stamp>,
+    /// Symbolic links among them: what they lead to can change without a word.
+    linked_files: BTreeSet<PathBuf>,
     /// Symbolic links to folders, and where they lead. They are not followed: that is a place of its own.
     links: BTreeMap<PathBuf, PathBuf>,
 }
@@ -96,8 +99,9 @@ impl Tree {
     /// Looks at everything below these places. Blocks on the file system.
     #[must_use]
     pub fn scan(places: Vec<Place>) -> Self {
-        let (files, links) = read(&places);
-        Self { places, files, links }
+        let mut tree = Self { places, files: BTreeMap::new(), linked_files: BTreeSet::new(), links: BTreeMap::new() };
+        tree.read();
+        tree
     }
 
     /// The same with the places that links lead to. Blocks on the file system.
@@ -111,6 +115,27 @@ impl Tree {
             }
             places.extend(linked);
         }
+    }
+
+    fn read(&mut self) {
+        let mut folders: Vec<(PathBuf, bool)> = self.places.iter().map(|place| (place.folder.clone(), true)).collect();
+        while !folders.is_empty() {
+            let read = in_parallel(&folders, |(folder, is_top)| Folder::read(folder, *is_top));
+            folders.clear();
+            for folder in read {
+                self.files.extend(folder.files);
+                self.linked_files.extend(folder.linked_files);
+                self.links.extend(folder.links);
+                folders.extend(folder.folders.into_iter().map(|folder| (folder, false)));
+            }
+        }
+    }
+
+    /// Links to files that lead to others than when they were looked at, or to other bytes. Nobody tells of those where
+    /// they lead out of all places. Blocks on the file system.
+    #[must_use]
+    pub fn moved_links(&self) -> Vec<PathBuf> {
+        self.linked_files.iter().filter(|path| stamp(path).as_ref() != self.files.get(*path)).cloned().collect()
     }
 
     /// The places.
@@ -159,18 +184,18 @@ impl Tree {
     pub fn look(&mut self, touched: &Touched) -> Changes {
         let mut changes = Changes::default();
         if touched.everything {
-            let (now, links) = read(&self.places);
-            for (path, stamp) in &now {
+            let now = Self::scan(self.places.clone());
+            for (path, stamp) in &now.files {
                 match self.files.get(path) {
                     Some(before) if before == stamp => {}
                     before => self.note(path, before.is_some(), &mut changes),
                 }
             }
-            for path in self.files.keys().filter(|path| !now.contains_key(*path)) {
+            for path in self.files.keys().filter(|path| !now.files.contains_key(*path)) {
                 self.note(path, false, &mut changes);
             }
-            changes.lasting |= links != self.links;
-            (self.files, self.links) = (now, links);
+            changes.lasting |= now.links != self.links;
+            *self = now;
             return changes;
         }
         for path in &touched.paths {
@@ -196,9 +221,15 @@ impl Tree {
         if let Some(stamp) = stamp {
             self.note(path, known, changes);
             self.files.insert(path.to_owned(), stamp);
+            if path.is_symlink() {
+                self.linked_files.insert(path.to_owned());
+            } else {
+                self.linked_files.remove(path);
+            }
         } else if known {
             self.note(path, false, changes);
             self.files.remove(path);
+            self.linked_files.remove(path);
         } else if !path.exists() {
             // A folder that was moved away takes its files along without a word of each.
             let gone: Vec<_> = self
@@ -211,6 +242,7 @@ impl Tree {
             for file in gone {
                 self.note(&file, false, changes);
                 self.files.remove(&file);
+                self.linked_files.remove(&file);
             }
         }
     }
@@ -249,8 +281,12 @@ pub fn places(root: &ProjectRoot, settings: &ProjectSettings, environment: &Envi
 /// Whether a folder below a place is left out.
 #[must_use]
 pub fn is_skipped(folder: &Path) -> bool {
+    is_skipped_by_name(folder) || is_environment(folder, |_| true)
+}
+
+fn is_skipped_by_name(folder: &Path) -> bool {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with('.') || SKIPPED.contains(&name.as_ref()) || is_environment(folder)
+    name.starts_with('.') || SKIPPED.contains(&name.as_ref())
 }
 
 /// Whether a walk from `top` comes to `folder`.
@@ -259,32 +295,48 @@ pub fn is_reached(top: &Path, folder: &Path) -> bool {
     folder.starts_with(top) && !folder.ancestors().take_while(|ancestor| *ancestor != top).any(is_skipped)
 }
 
-fn entries(top: &Path) -> impl Iterator<Item = ignore::DirEntry> {
-    ignore::WalkBuilder::new(top)
-        .standard_filters(false)
-        .follow_links(false)
-        .filter_entry(|entry| {
-            entry.depth() == 0 || !entry.file_type().is_some_and(|kind| kind.is_dir()) || !is_skipped(entry.path())
-        })
-        .build()
-        .filter_map(Result::ok)
+/// What is in one folder.
+#[derive(Debug, Default)]
+struct Folder {
+    /// Those that matter.
+    files: Vec<(PathBuf, Stamp)>,
+    /// Links among them.
+    linked_files: Vec<PathBuf>,
+    /// Links to folders, and where they lead.
+    links: Vec<(PathBuf, PathBuf)>,
+    /// Those that are not left out by their names.
+    folders: Vec<PathBuf>,
 }
 
-/// The files that matter, and the links to folders.
-fn read(places: &[Place]) -> (BTreeMap<PathBuf, Stamp>, BTreeMap<PathBuf, PathBuf>) {
-    let (mut files, mut links) = (BTreeMap::new(), BTreeMap::new());
-    for entry in places.iter().flat_map(|place| entries(&place.folder)) {
-        let is_link = entry.path_is_symlink();
-        let path = entry.into_path();
-        if let Some(target) = is_link.then(|| linked_folder(&path)).flatten() {
-            links.insert(path, target);
-        } else if matters(&path)
-            && let Some(stamp) = stamp(&path)
-        {
-            files.insert(path, stamp);
+impl Folder {
+    /// Reads it, unless it is left out by what is in it; the top of a place is not.
+    fn read(folder: &Path, is_top: bool) -> Self {
+        let mut this = Self::default();
+        let Ok(entries) = std::fs::read_dir(folder) else { return this };
+        let entries: Vec<_> = entries.filter_map(|entry| entry.ok().map(|entry| (entry.file_name(), entry))).collect();
+        if !is_top && is_environment(folder, |marker| entries.iter().any(|(name, _)| name == marker)) {
+            return this;
         }
+        for (name, entry) in entries {
+            let Ok(kind) = entry.file_type() else { continue };
+            let path = folder.join(&name);
+            if kind.is_dir() {
+                if !is_skipped_by_name(&path) {
+                    this.folders.push(path);
+                }
+            } else if let Some(target) = kind.is_symlink().then(|| linked_folder(&path)).flatten() {
+                this.links.push((path, target));
+            } else if matters(&path) {
+                // By the folder that is open already, unless a link leads elsewhere.
+                let metadata = if kind.is_symlink() { std::fs::metadata(&path) } else { entry.metadata() };
+                if let Some(metadata) = metadata.ok().filter(std::fs::Metadata::is_file) {
+                    this.linked_files.extend(kind.is_symlink().then(|| path.clone()));
+                    this.files.push((path, Stamp::of(&metadata)));
+                }
+            }
+        }
+        this
     }
-    (files, links)
 }
 
 /// Where a link to a folder leads.
@@ -297,6 +349,12 @@ fn linked_folder(path: &Path) -> Option<PathBuf> {
 fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
     Some(Stamp::of(&metadata))
+}
+
+/// By what a folder is told from another one that is put in its place.
+#[must_use]
+pub fn identity(folder: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(folder).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 /// A Python source or stub.

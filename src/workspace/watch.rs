@@ -17,7 +17,8 @@ use notify::event::{EventKind, ModifyKind, RenameMode};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::oneshot;
 
-use super::tree::{Touched, is_skipped};
+use super::paths::AllowedRoots;
+use super::tree::{Place, Touched, Tree, is_skipped};
 
 /// After this long without an answer the kernel's word is no longer relied upon.
 const BARRIER: Duration = Duration::from_secs(5);
@@ -105,6 +106,22 @@ impl Watcher {
         Subscription { id, touched, blind, router: self.router.clone() }
     }
 
+    /// Watches these places and the allowed ones that links in them lead to, and reads what is there. Blocks on the file
+    /// system.
+    #[must_use]
+    pub fn scan(&self, mut places: Vec<Place>, allowed: &AllowedRoots) -> (Subscription, Tree) {
+        loop {
+            // Watched first and read then: what changes from here on is told of.
+            let subscription = self.subscribe(places.iter().map(|place| place.folder.clone()).collect());
+            let tree = Tree::scan(places.clone());
+            let linked = tree.linked_places(allowed);
+            if linked.is_empty() {
+                return (subscription, tree);
+            }
+            places.extend(linked);
+        }
+    }
+
     /// Returns once all changes made before the call have reached their subscriptions.
     ///
     /// # Errors
@@ -143,6 +160,11 @@ impl Subscription {
         let mut touched = std::mem::take(&mut *lock(&self.touched));
         touched.everything |= self.blind;
         touched
+    }
+
+    /// Says that these may have been touched, of which the operating system doesn't tell.
+    pub fn note(&self, paths: Vec<PathBuf>) {
+        lock(&self.touched).paths.extend(paths);
     }
 
     /// Says that everything may have been touched.

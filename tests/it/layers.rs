@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::harness::repository;
 
 /// The floors, lowest first; the parts of one floor that are listed apart don't know each other.
-const FLOORS: [&[&[&str]]; 8] = [
+const FLOORS: [&[&[&str]]; 9] = [
     &[&["model", "position", "snapshot"]],
+    &[&["blocking"]],
     &[&["lsp"], &["store"], &["workspace"]],
     &[&["pyright"]],
     &[&["results"]],

@@ -13,7 +13,8 @@ use gix::filter::plumbing::pipeline::{CrlfRoundTripCheck, convert::ToGitOutcome}
 use gix::index::entry::{Flags, Mode, Stage};
 use gix::worktree::stack::state::{attributes, ignore};
 
-use super::super::changes::{Changes, in_parallel};
+use super::super::changes::Changes;
+use super::super::parallel::in_parallel;
 use super::super::paths::AllowedRoots;
 use super::then::{Committed, Then};
 use super::{GitError, Kind};
