@@ -1,9 +1,7 @@
 //! `ProjectService`: opening, closing and listing projects, and what changed in their files.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use futures_util::TryStreamExt as _;
 use tonic::{Request, Response, Status};
 
 use super::Services;
@@ -12,13 +10,11 @@ use super::convert::{
     git_status, invalid, lease_status, not_kept, not_open, project_message, settings_of, store_status,
 };
 use crate::blocking::blocking;
-use crate::model::{Digest, ProjectRoot};
+use crate::model::ProjectRoot;
 use crate::proto;
 use crate::proto::detect_changes_request::Since;
 use crate::proto::project_service_server::ProjectService;
-use crate::snapshot::recorded_digest;
-use crate::store::{Key, SnapshotFile, Store, StoreError};
-use crate::workspace::changes::{Changes, Seen, by_digest};
+use crate::workspace::changes::{Changes, by_digest};
 use crate::workspace::git::{Kind, Repository, sources};
 
 #[tonic::async_trait]
@@ -105,7 +101,7 @@ impl Services {
     /// Sources that are other than in a snapshot.
     async fn changes_by_digest(&self, root: ProjectRoot, snapshot: &str) -> Result<Changes, Status> {
         let results = self.results.as_ref().ok_or_else(not_kept)?;
-        let recorded = recorded(&self.store().await?, snapshot).await.map_err(|error| store_status(&error))?;
+        let recorded = results.digests(snapshot).await.map_err(|error| store_status(&error))?;
         let look = results.look(&root, &self.registry.settings(&root)).await;
         let changes = blocking(move || {
             let present = look.sources();
@@ -115,7 +111,7 @@ impl Services {
                 above.all(|folder| wanted(folder, Kind::Folder)) && wanted(path, Kind::File)
             };
             let (mut known, mut failed) = (Vec::new(), Vec::new());
-            for (path, digest) in recorded.into_iter().filter(|(path, _)| is_own(path)) {
+            for (path, digest) in recorded.iter().filter(|(path, _)| is_own(path)).cloned() {
                 match digest {
                     Some(digest) => known.push((path, digest)),
                     // As if it were new, since its bytes were not told of.
@@ -123,28 +119,11 @@ impl Services {
                 }
             }
             failed.retain(|path| present.binary_search(&root.path().join(path)).is_err());
-            let mut changes = by_digest(root.path(), known, present, &Seen::default());
+            let mut changes = by_digest(root.path(), known, present, look.seen());
             changes.deleted.extend(failed);
             changes.deleted.sort();
             changes
         });
         Ok(changes.await)
     }
-}
-
-/// A snapshot's files with the digests of their bytes; none for those that could not be exported.
-async fn recorded(store: &Store, snapshot: &str) -> Result<Vec<(String, Option<Digest>)>, StoreError> {
-    let files = store.files(snapshot, None).await?;
-    let mut digests: HashMap<Key, Option<Digest>> = HashMap::with_capacity(files.len());
-    let keys: Vec<Key> = files.iter().map(|file| file.key).collect::<HashSet<_>>().into_iter().collect();
-    let mut contents = std::pin::pin!(store.stream(&keys));
-    while let Some((key, bytes)) = contents.try_next().await? {
-        let digest = recorded_digest(&bytes);
-        digests.insert(key, digest.ok_or_else(|| StoreError::Corrupt("a file's digest can't be read".into()))?);
-    }
-    if digests.len() < keys.len() {
-        return Err(super::snapshot::lacking(store, snapshot).await);
-    }
-    let digest = |file: SnapshotFile| Some((file.path, digests.get(&file.key)?.clone()));
-    Ok(files.into_iter().filter_map(digest).collect())
 }

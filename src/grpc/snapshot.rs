@@ -385,7 +385,7 @@ fn form_of(snapshot: &Snapshot) -> Result<Form, Status> {
 /// What a snapshot records of a file.
 async fn read(store: &Store, snapshot: &str, file: &SnapshotFile) -> Result<Recorded, StoreError> {
     let Some(bytes) = store.get(&[file.key]).await?.remove(&file.key) else {
-        return Err(lacking(store, snapshot).await);
+        return Err(store.lacking(snapshot).await);
     };
     let recorded = Recorded::from_bytes(&bytes);
     recorded.ok_or_else(|| StoreError::Corrupt(format!("what is kept of {} can't be understood", file.path)))
@@ -397,15 +397,6 @@ fn whole(read: Result<Recorded, StoreError>) -> Result<Result<Recorded, Status>,
         Ok(recorded) => Ok(Ok(recorded)),
         Err(error @ StoreError::Corrupt(_)) => Ok(Err(store_status(&error))),
         Err(error) => Err(store_status(&error)),
-    }
-}
-
-/// Why contents of a snapshot are not there: they go only with the snapshots that refer to them.
-pub(super) async fn lacking(store: &Store, snapshot: &str) -> StoreError {
-    match store.snapshot(snapshot).await {
-        Ok(Some(_)) => StoreError::Corrupt(format!("the snapshot {snapshot} lacks contents")),
-        Ok(None) => StoreError::NotFound(snapshot.to_owned()),
-        Err(error) => error,
     }
 }
 

@@ -142,6 +142,12 @@ impl Look {
         }
     }
 
+    /// Digests that were read before.
+    #[must_use]
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
     /// What is known of what these files depend on.
     pub(super) fn known(&self, files: &[PathBuf]) -> Keys {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

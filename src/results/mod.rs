@@ -7,6 +7,7 @@ mod graph;
 mod keeping;
 mod look;
 mod projects;
+mod recorded;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ use self::graph::Node;
 pub use self::keeping::Told;
 pub use self::look::Look;
 use self::projects::Projects;
+pub use self::recorded::Digests;
+use self::recorded::Remembered;
 use crate::blocking::blocking;
 use crate::model::{Digest, ProjectRoot, ProjectSettings};
 use crate::pyright::batch::{Evaluated, Extras, Imports};
@@ -47,6 +50,7 @@ pub struct Results {
     version: String,
     /// What was read from the store of files' imports, or written there.
     remembered: Cache<Key, Arc<str>>,
+    recorded: Remembered,
     later: mpsc::Sender<Told>,
     stop: CancellationToken,
 }
@@ -90,7 +94,8 @@ impl Results {
         let remembered = Cache::builder().max_capacity(REMEMBERED).weigher(weigher).build();
         let (later, told) = mpsc::channel(keeping::WAITING);
         let stop = CancellationToken::new();
-        let results = Arc::new(Self { keeper, projects, version, remembered, later, stop });
+        let results =
+            Arc::new(Self { keeper, projects, version, remembered, recorded: Remembered::default(), later, stop });
         tracker.spawn(Arc::clone(&results).keep_all(told, results.stop.clone()));
         results
     }

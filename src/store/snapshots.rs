@@ -215,6 +215,15 @@ impl Store {
         Ok(files)
     }
 
+    /// Why contents of a snapshot are not there: they go only with the snapshots that refer to them.
+    pub async fn lacking(&self, id: &str) -> StoreError {
+        match self.snapshot(id).await {
+            Ok(Some(_)) => StoreError::Corrupt(format!("the snapshot {id} lacks contents")),
+            Ok(None) => StoreError::NotFound(id.to_owned()),
+            Err(error) => error,
+        }
+    }
+
     /// Deletes a snapshot, and the contents that only it referred to.
     ///
     /// # Errors

@@ -52,7 +52,8 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    fn of(mut times: Vec<Duration>) -> Option<Self> {
+    /// None of no times.
+    pub(super) fn of(mut times: Vec<Duration>) -> Option<Self> {
         times.sort();
         let last = times.len().checked_sub(1)?;
         let part = |percent: usize| times[(times.len() * percent / 100).min(last)].as_secs_f64() * 1e3;

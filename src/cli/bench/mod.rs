@@ -3,6 +3,7 @@
 //! Here is what is measured, and in which order; how, and how it is told, is left to the files below.
 
 mod calls;
+mod incremental;
 mod project;
 mod report;
 mod service;
@@ -17,6 +18,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use self::calls::Calls;
+use self::incremental::Updates;
 use self::project::Project;
 use self::report::Figures;
 use self::service::Launch;
@@ -33,6 +35,9 @@ pub struct BenchArguments {
     /// Requests that the plain client keeps in flight, beside one at a time
     #[arg(long, default_value = "32", value_name = "N")]
     pub in_flight: std::num::NonZeroUsize,
+    /// Measure updates of snapshots instead, on copies of the projects
+    #[arg(long, conflicts_with_all = ["rounds", "svg"])]
+    pub incremental: bool,
     /// Leave out hovers, which take the longest
     #[arg(long)]
     pub without_hovers: bool,
@@ -71,6 +76,20 @@ pub async fn run(
     let ways = ways(arguments, standard_library.is_some());
     let launch = Launch { executable: executable.clone(), flags, roots: roots.to_owned(), standard_library };
 
+    let write = |path: &Path, text: String| std::fs::write(path, text).with_context(|| path.display().to_string());
+    if arguments.incremental {
+        let library = ways.iter().find_map(|way| match way {
+            Way::Hovers { library, .. } => Some(*library),
+            _ => None,
+        });
+        let figures = Updates::measure(engine, &launch, &projects, library).await?;
+        output.write_all(figures.markdown().as_bytes())?;
+        if let Some(path) = &arguments.json {
+            write(path, serde_json::to_string_pretty(&figures)?)?;
+        }
+        return Ok(());
+    }
+
     let rounds = arguments.rounds.get();
     let mut runs: Vec<Vec<Vec<Run>>> = vec![vec![Vec::new(); ways.len()]; projects.len()];
     let mut calls: Vec<Calls> = Vec::new();
@@ -94,7 +113,6 @@ pub async fn run(
 
     let figures = Figures::new(engine, arguments.in_flight.get(), &projects, &ways, &runs, &calls);
     output.write_all(figures.markdown().as_bytes())?;
-    let write = |path: &Path, text: String| std::fs::write(path, text).with_context(|| path.display().to_string());
     if let Some(path) = &arguments.json {
         write(path, serde_json::to_string_pretty(&figures)?)?;
     }

@@ -1,6 +1,6 @@
 //! The figures of a run: medians and ratios, as Markdown, as JSON and as a chart.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
@@ -19,16 +19,43 @@ const DOCUMENTED: Way = Way::Service { evaluation: Evaluation::Isolated, documen
 /// What was measured, where, and how it came out.
 #[derive(Debug, Serialize)]
 pub(super) struct Figures {
-    pyrightd: &'static str,
-    /// Pyright and Node.
-    engine: String,
-    cores: usize,
-    processor: String,
+    #[serde(flatten)]
+    machine: Machine,
     rounds: usize,
     in_flight: usize,
     projects: Vec<ProjectFigures>,
     /// In the last of the projects.
     calls: Vec<CallFigures>,
+}
+
+/// What was measured, and on what.
+#[derive(Debug, Serialize)]
+pub(super) struct Machine {
+    pyrightd: &'static str,
+    /// Pyright and Node.
+    engine: String,
+    cores: usize,
+    processor: String,
+}
+
+impl Machine {
+    /// This one, with this engine.
+    pub(super) fn this(engine: &Engine) -> Self {
+        Self {
+            pyrightd: env!("CARGO_PKG_VERSION"),
+            engine: engine.version.clone(),
+            cores: std::thread::available_parallelism().map_or(1, Into::into),
+            processor: processor().unwrap_or_default(),
+        }
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pyrightd, engine, cores, processor } = self;
+        let build = if cfg!(debug_assertions) { " (a debug build)" } else { "" };
+        write!(formatter, "pyrightd {pyrightd}{build}, {engine}; {cores} cores, {processor}")
+    }
 }
 
 /// One project, all ways.
@@ -89,10 +116,7 @@ impl Figures {
         calls: &[Calls],
     ) -> Self {
         Self {
-            pyrightd: env!("CARGO_PKG_VERSION"),
-            engine: engine.version.clone(),
-            cores: std::thread::available_parallelism().map_or(1, Into::into),
-            processor: processor().unwrap_or_default(),
+            machine: Machine::this(engine),
             rounds: calls.len(),
             in_flight,
             projects: projects
@@ -106,10 +130,8 @@ impl Figures {
 
     /// As tables and lists for people.
     pub(super) fn markdown(&self) -> String {
-        let Self { pyrightd, engine, cores, processor, rounds, projects, calls, .. } = self;
-        let build = if cfg!(debug_assertions) { " (a debug build)" } else { "" };
-        let mut text = format!("pyrightd {pyrightd}{build}, {engine}; {cores} cores, {processor}; ");
-        let _ = writeln!(text, "medians of {rounds} round{}", if *rounds == 1 { "" } else { "s" });
+        let Self { machine, rounds, projects, calls, .. } = self;
+        let mut text = format!("{machine}; medians of {rounds} round{}\n", if *rounds == 1 { "" } else { "s" });
         for project in projects {
             project.write(&mut text);
         }
@@ -143,7 +165,7 @@ impl Figures {
             .iter()
             .map(|project| (project.project.clone(), project.ways.iter().map(|way| way.whole_seconds).collect()))
             .collect();
-        let title = format!("Seconds for every name, the processes' start included ({})", self.engine);
+        let title = format!("Seconds for every name, the processes' start included ({})", self.machine.engine);
         chart::bars(&title, "s", &series, &groups)
     }
 }

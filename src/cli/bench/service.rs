@@ -1,8 +1,9 @@
 //! A `pyrightd serve` of its own for each figure, so that nothing of the client's is in its time or memory.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use process_wrap::tokio::ChildWrapper as _;
@@ -18,9 +19,10 @@ use crate::proto;
 use crate::proto::export_files_response::Result as Message;
 use crate::proto::export_service_client::ExportServiceClient;
 use crate::proto::project_service_client::ProjectServiceClient;
+use crate::proto::snapshot_service_client::SnapshotServiceClient;
 
 /// How services are started.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Launch {
     /// This program.
     pub(super) executable: PathBuf,
@@ -40,9 +42,44 @@ pub(super) struct Service {
     log: TaskTracker,
 }
 
+impl Launch {
+    /// The same, with one more folder allowed.
+    pub(super) fn with_root(&self, root: PathBuf) -> Self {
+        let mut launch = self.clone();
+        launch.roots.push(root);
+        launch
+    }
+}
+
+/// Where a service keeps what its engines tell.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kept<'a> {
+    /// Nowhere: what was kept before would be no measure of the engine.
+    Nowhere,
+    /// In this folder.
+    In(&'a Path),
+}
+
+/// A snapshot made by [`Caller::update`].
+#[derive(Clone, Debug)]
+pub(super) struct Updated {
+    pub(super) elapsed: Duration,
+    /// Its id.
+    pub(super) snapshot: String,
+    /// How many files had other bytes.
+    pub(super) changed: usize,
+    /// Files that were exported again for what they depend on.
+    pub(super) dependent: Vec<String>,
+}
+
 impl Service {
-    /// Starts one on a free port and returns once it listens.
+    /// Starts one on a free port, which keeps nothing, and returns once it listens.
     pub(super) async fn start(launch: &Launch, evaluation: Evaluation) -> anyhow::Result<Self> {
+        Self::start_keeping(launch, evaluation, Kept::Nowhere).await
+    }
+
+    /// The same, with what was kept there before.
+    pub(super) async fn start_keeping(launch: &Launch, evaluation: Evaluation, kept: Kept<'_>) -> anyhow::Result<Self> {
         #[expect(clippy::disallowed_methods, reason = "it is this very program that is started")]
         let mut command = Command::new(&launch.executable);
         command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]);
@@ -52,8 +89,12 @@ impl Service {
             Evaluation::Isolated => "isolated",
             Evaluation::Shared => "shared",
         });
-        // What was kept before would be no measure of the engine.
-        command.args(&launch.flags).args(["--store", "none"]).arg("--allow-root").args(&launch.roots);
+        command.args(&launch.flags);
+        match kept {
+            Kept::Nowhere => command.args(["--store", "none"]),
+            Kept::In(folder) => command.arg("--state-dir").arg(folder),
+        };
+        command.arg("--allow-root").args(&launch.roots);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let stderr = child.stderr.take().context("the service has no standard error")?;
         let mut service = Self { child, address: String::new(), log: TaskTracker::new() };
@@ -79,7 +120,8 @@ impl Service {
         let channel = Channel::from_shared(format!("http://{}", self.address))?.connect().await?;
         Ok(Caller {
             projects: ProjectServiceClient::new(channel.clone()),
-            exports: ExportServiceClient::new(channel).max_decoding_message_size(usize::MAX),
+            exports: ExportServiceClient::new(channel.clone()).max_decoding_message_size(usize::MAX),
+            snapshots: SnapshotServiceClient::new(channel).max_decoding_message_size(usize::MAX),
         })
     }
 
@@ -130,6 +172,7 @@ fn echo(line: &str) {
 pub(super) struct Caller {
     projects: ProjectServiceClient<Channel>,
     exports: ExportServiceClient<Channel>,
+    snapshots: SnapshotServiceClient<Channel>,
 }
 
 impl Caller {
@@ -147,20 +190,77 @@ impl Caller {
     pub(super) async fn export(&mut self, project: &Project, documentation: bool) -> anyhow::Result<u64> {
         let details = if documentation { vec![proto::Detail::Documentation.into()] } else { Vec::new() };
         let request = proto::ExportFilesRequest {
-            project_root: project.text()?,
-            default_selector: proto::Selector::Names.into(),
             options: Some(proto::ExportOptions { details, ..proto::ExportOptions::default() }),
-            ..proto::ExportFilesRequest::default()
+            ..export_request(project)?
         };
+        let summary = self.export_all(request).await?;
+        let (asked, told) = (project.names() as u64, summary.locations);
+        anyhow::ensure!(told == asked, "hovers are about {asked} locations, but the service tells of {told}");
+        Ok(summary.typed)
+    }
+
+    /// Takes every identifier of these files.
+    pub(super) async fn export_some(&mut self, project: &Project, paths: Vec<String>) -> anyhow::Result<()> {
+        let file = |path: String| proto::FileLocations { path, ..proto::FileLocations::default() };
+        let files = paths.into_iter().map(file).collect();
+        let request = proto::ExportFilesRequest { files, ..export_request(project)? };
+        self.export_all(request).await?;
+        Ok(())
+    }
+
+    async fn export_all(&mut self, request: proto::ExportFilesRequest) -> anyhow::Result<proto::ExportSummary> {
         let mut messages = self.exports.export_files(request).await?.into_inner();
         while let Some(message) = messages.message().await? {
             if let Some(Message::Summary(summary)) = message.result {
-                let (asked, told) = (project.names() as u64, summary.locations);
-                anyhow::ensure!(told == asked, "hovers are about {asked} locations, but the service tells of {told}");
-                return Ok(summary.typed);
+                return Ok(summary);
             }
         }
         anyhow::bail!("the export ended without a summary")
+    }
+
+    /// Brings the project's snapshot up to date.
+    pub(super) async fn update(&mut self, project: &Project) -> anyhow::Result<Updated> {
+        let begun = Instant::now();
+        let request = proto::UpdateSnapshotRequest {
+            project_root: project.text()?,
+            project_id: project.name.clone(),
+            selector: proto::Selector::Names.into(),
+            ..proto::UpdateSnapshotRequest::default()
+        };
+        let mut messages = self.snapshots.update_snapshot(request).await?.into_inner();
+        while let Some(message) = messages.message().await? {
+            if let Some(proto::update_snapshot_response::Result::Summary(summary)) = message.result {
+                return Ok(Updated {
+                    elapsed: begun.elapsed(),
+                    snapshot: summary.snapshot.unwrap_or_default().snapshot_id,
+                    changed: summary.changed_files.len(),
+                    dependent: summary.dependent_files,
+                });
+            }
+        }
+        anyhow::bail!("the update ended without a summary")
+    }
+
+    /// Reads a whole snapshot, and counts its types.
+    pub(super) async fn read(&mut self, snapshot: &str) -> anyhow::Result<u64> {
+        let reference = proto::SnapshotRef { r#ref: Some(proto::snapshot_ref::Ref::SnapshotId(snapshot.to_owned())) };
+        let request = proto::GetSnapshotRequest { snapshot: Some(reference), paths: Vec::new() };
+        let mut messages = self.snapshots.get_snapshot(request).await?.into_inner();
+        let mut types = 0;
+        while let Some(message) = messages.message().await? {
+            if let Some(proto::get_snapshot_response::Result::File(file)) = message.result {
+                types += file.types.len() as u64;
+            }
+        }
+        Ok(types)
+    }
+
+    /// Counts the sources that changed since a snapshot, or since the last commit.
+    pub(super) async fn changes(&mut self, project: &Project, snapshot: Option<&str>) -> anyhow::Result<usize> {
+        let since = snapshot.map(|id| proto::detect_changes_request::Since::SnapshotId(id.to_owned()));
+        let request = proto::DetectChangesRequest { project_root: project.text()?, since };
+        let changes = self.projects.detect_changes(request).await?.into_inner();
+        Ok(changes.changed.len() + changes.deleted.len())
     }
 
     /// Takes some locations of one file.
@@ -169,4 +269,12 @@ impl Caller {
         self.exports.export_locations(request).await?;
         Ok(())
     }
+}
+
+fn export_request(project: &Project) -> anyhow::Result<proto::ExportFilesRequest> {
+    Ok(proto::ExportFilesRequest {
+        project_root: project.text()?,
+        default_selector: proto::Selector::Names.into(),
+        ..proto::ExportFilesRequest::default()
+    })
 }
