@@ -62,7 +62,7 @@ pub enum Encoding {
 }
 
 /// Which names are picked where a caller names no locations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Selector {
     /// Functions, classes, parameters and assigned variables.
     Declarations,

@@ -53,6 +53,8 @@ pub struct Update {
     pub selector: Selector,
     /// How they are told.
     pub options: Options,
+    /// Only these files, by their paths relative to the root, each once; none for all of the project.
+    pub only: Option<Vec<String>>,
     /// Also tell of files that are as they were.
     pub tell_all: bool,
 }
@@ -111,11 +113,24 @@ pub struct Updater {
 struct Attempt {
     look: Arc<Look>,
     keys: Keys,
-    /// The project's source files, by their paths relative to the root.
+    /// The files that are told of, by their paths relative to the root.
     sources: BTreeMap<String, PathBuf>,
     base: Option<Snapshot>,
     /// The base's files, by path.
     before: BTreeMap<String, SnapshotFile>,
+}
+
+impl Attempt {
+    /// Where these files are, of those that were looked at. Others, such as a named one that is nowhere, have no keys.
+    fn seen<'a>(&self, names: impl IntoIterator<Item = &'a String>) -> Vec<PathBuf> {
+        let paths = names.into_iter().map(|name| &self.sources[name]);
+        paths.filter(|path| self.look.holds(path)).cloned().collect()
+    }
+
+    /// Whether it is known what these files depend on.
+    fn knows(&self, paths: &[PathBuf]) -> bool {
+        paths.iter().all(|path| self.keys.digest(path).is_some())
+    }
 }
 
 /// What becomes of each file.
@@ -192,15 +207,20 @@ impl Updater {
         let before = before.into_iter().map(|file| (file.path.clone(), file)).collect();
         let settings = self.registry.settings(&update.root);
         let look = self.results.look(&update.root, &settings).await;
-        let name = |path: PathBuf| Some((path.strip_prefix(update.root.path()).ok()?.to_str()?.to_owned(), path));
-        let sources: BTreeMap<String, PathBuf> = look.sources().into_iter().filter_map(name).collect();
-        let paths: Vec<PathBuf> = sources.values().cloned().collect();
-        let keys = self.results.keys(&look, &paths, &HashSet::new(), None).await?.unwrap_or_default();
-        let mut attempt = Attempt { look, keys, sources, base, before };
+        let sources: BTreeMap<String, PathBuf> = match &update.only {
+            Some(names) => names.iter().map(|name| (name.clone(), update.root.path().join(name))).collect(),
+            None => {
+                let name =
+                    |path: PathBuf| Some((path.strip_prefix(update.root.path()).ok()?.to_str()?.to_owned(), path));
+                look.sources().into_iter().filter_map(name).collect()
+            }
+        };
+        let mut attempt = Attempt { look, keys: Keys::default(), sources, base, before };
+        let paths = attempt.seen(attempt.sources.keys());
+        attempt.keys = self.results.keys(&attempt.look, &paths, &HashSet::new(), None).await?.unwrap_or_default();
         // What a changed file imports can only be told by an engine. A first snapshot's files are better exported first:
         // they are read for that anyway.
-        let is_known = |path: &PathBuf| attempt.keys.digest(path).is_some();
-        if attempt.base.is_some() && !paths.iter().all(is_known) && !self.learn(update, &mut attempt).await? {
+        if attempt.base.is_some() && !attempt.knows(&paths) && !self.learn(update, &mut attempt).await? {
             return Ok(None);
         }
         Ok(Some(attempt))
@@ -209,7 +229,7 @@ impl Updater {
     /// Has an engine tell what files import, where that is not known. False where the project changed meanwhile.
     async fn learn(&self, update: &Update, attempt: &mut Attempt) -> Result<bool, UpdateError> {
         if attempt.look.shared().is_some() {
-            let paths: Vec<PathBuf> = attempt.sources.values().cloned().collect();
+            let paths = attempt.seen(attempt.sources.keys());
             let engine = self.engine(&update.root).await?;
             let keys = self.results.keys(&attempt.look, &paths, &HashSet::new(), Some(&engine)).await?;
             let Some(keys) = keys else { return Ok(false) };
@@ -246,7 +266,8 @@ impl Updater {
         let digests = digests(store, &differ).await?;
         let now = Arc::clone(look);
         let paths: Vec<PathBuf> = differ.iter().map(|file| sources[&file.path].clone()).collect();
-        let now = blocking(move || paths.iter().map(|path| now.digest(path)).collect::<Vec<_>>()).await;
+        let digest = move |path: &PathBuf| now.holds(path).then(|| now.digest(path)).flatten();
+        let now = blocking(move || paths.iter().map(digest).collect::<Vec<_>>()).await;
         let is_same_form = base.is_some() && is_comparable(base.as_ref(), form);
         for (file, now) in differ.into_iter().zip(now) {
             let is_same = now.is_some() && digests.get(&file.path) == now.as_ref();
@@ -279,8 +300,7 @@ impl Updater {
             if !self.is_as_it_was(update, &attempt.look).await {
                 return Ok(None);
             }
-            let is_known = |name: &String| attempt.keys.digest(&attempt.sources[name]).is_some();
-            if !names.iter().all(is_known) && !self.learn(update, &mut attempt).await? {
+            if !attempt.knows(&attempt.seen(names)) && !self.learn(update, &mut attempt).await? {
                 return Ok(None);
             }
             let mut contents = Vec::with_capacity(told.len());

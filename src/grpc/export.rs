@@ -1,5 +1,6 @@
 //! `ExportService`: one file's types at once, or many files' as a stream.
 
+use std::collections::HashSet;
 use std::pin::Pin;
 
 use futures_util::Stream;
@@ -80,8 +81,8 @@ struct Plan {
     root: ProjectRoot,
     selector: Option<Selector>,
     options: Options,
-    /// The project whose snapshot it becomes.
-    save_as: Option<String>,
+    /// The snapshot that it becomes.
+    save_as: Option<Update>,
 }
 
 impl Services {
@@ -107,13 +108,20 @@ impl Services {
             return Err(invalid("default_selector", reason));
         }
         let save_as = Some(request.save_as_project_id.clone()).filter(|project_id| !project_id.is_empty());
-        if save_as.is_some() && !request.files.is_empty() {
-            return Err(invalid(
-                "save_as_project_id",
-                "snapshots are of whole projects: name no files, or do not save",
-            ));
-        }
-        Ok(Plan { root, selector, options, save_as })
+        let save_as = save_as.map(|project_id| {
+            let (selector, only) = saved(&request.files, selector)?;
+            Ok::<_, Status>(Update {
+                root: root.clone(),
+                project_id,
+                base: None,
+                scope: Scope::Dependents,
+                selector,
+                options,
+                only,
+                tell_all: true,
+            })
+        });
+        Ok(Plan { root, selector, options, save_as: save_as.transpose()? })
     }
 
     /// The project root that a request names.
@@ -149,18 +157,8 @@ impl Services {
     ) -> Result<(), Status> {
         let begun = Instant::now();
         let Plan { root, selector, options, save_as } = plan;
-        if let (Some(project_id), Some(selector)) = (save_as, selector) {
-            let (project_id, options, scope) = (project_id.clone(), *options, Scope::Dependents);
-            let update = Update {
-                root: root.clone(),
-                project_id,
-                base: None,
-                scope,
-                selector: *selector,
-                options,
-                tell_all: true,
-            };
-            return Box::pin(self.export_and_save(&update, sender, tally)).await;
+        if let Some(update) = save_as {
+            return Box::pin(self.export_and_save(update, sender, tally)).await;
         }
         let requests = match selector {
             Some(selector) if files.is_empty() => {
@@ -191,7 +189,7 @@ impl Services {
         self.send(sender, Message::Summary(summary_message(tally, begun.elapsed()))).await
     }
 
-    /// The same for a whole project, of which a snapshot is saved.
+    /// The same, with a snapshot saved of it.
     async fn export_and_save(
         &self,
         update: &Update,
@@ -239,4 +237,33 @@ impl Services {
             self.max_message_out
         )))
     }
+}
+
+/// What a snapshot is saved of: one kind of names, in these files, or in all where none are named.
+fn saved(files: &[proto::FileLocations], default: Option<Selector>) -> Result<(Selector, Option<Vec<String>>), Status> {
+    let mut selectors = HashSet::new();
+    let mut paths = HashSet::with_capacity(files.len());
+    for (index, file) in files.iter().enumerate() {
+        let field = |name: &str| format!("files[{index}].{name}");
+        let of_disk = "a snapshot is of names on disk: leave it out, or do not save";
+        for (name, is_set) in [
+            ("locations", !file.locations.is_empty()),
+            ("content", file.content.is_some()),
+            ("expected_sha256", !file.expected_sha256.is_empty()),
+        ] {
+            if is_set {
+                return Err(invalid(&field(name), of_disk));
+            }
+        }
+        if !paths.insert(file.path.clone()) {
+            return Err(invalid(&field("path"), format!("{:?} is named twice; a snapshot holds it once", file.path)));
+        }
+        selectors.insert(selector_of(file.selector).map_err(|reason| invalid(&field("selector"), reason))?.or(default));
+    }
+    match selectors.into_iter().collect::<Vec<_>>()[..] {
+        [] => default.map(|selector| (selector, None)),
+        [selector] => selector.map(|selector| (selector, Some(paths.into_iter().collect()))),
+        _ => return Err(invalid("save_as_project_id", "a snapshot has one selector: ask for the same in all files")),
+    }
+    .ok_or_else(|| invalid("default_selector", "say which names are saved: SELECTOR_DECLARATIONS or SELECTOR_NAMES"))
 }

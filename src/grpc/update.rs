@@ -81,7 +81,7 @@ impl Services {
         }
         let base = (!request.base_snapshot_id.is_empty()).then(|| request.base_snapshot_id.clone());
         let project_id = request.project_id.clone();
-        Ok(Update { root, project_id, base, scope, selector, options, tell_all: false })
+        Ok(Update { root, project_id, base, scope, selector, options, only: None, tell_all: false })
     }
 
     async fn send_update(

@@ -161,6 +161,12 @@ impl Look {
         known.0.extend(keys.0.iter().map(|(path, key)| (path.clone(), key.clone())));
     }
 
+    /// Whether a file is among those that were looked at.
+    #[must_use]
+    pub fn holds(&self, path: &Path) -> bool {
+        self.tree.holds(path)
+    }
+
     /// The project's own source files, in order.
     #[must_use]
     pub fn sources(&self) -> Vec<PathBuf> {

@@ -149,6 +149,12 @@ impl Tree {
         self.files.keys().map(PathBuf::as_path)
     }
 
+    /// Whether a file is among them.
+    #[must_use]
+    pub fn holds(&self, path: &Path) -> bool {
+        self.files.contains_key(path)
+    }
+
     /// What differs from another look at the same places: files with other stamps, and whether any came or went.
     #[must_use]
     pub fn differences(&self, other: &Self) -> (BTreeSet<PathBuf>, bool) {

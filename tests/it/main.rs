@@ -11,6 +11,7 @@ mod changes;
 mod clients;
 mod command;
 mod deadlines;
+mod edits;
 mod environments;
 mod faults;
 mod fidelity;
