@@ -4,60 +4,46 @@
 //! probe answered. Before each call, [`Session::refresh`] makes the engine's view equal to the disk. What to do when a
 //! process dies is left to `supervisor`.
 
+mod hovers;
+mod start;
+mod view;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
-use lsp_types::notification::{
-    DidChangeConfiguration, DidChangeTextDocument, DidChangeWatchedFiles, DidCloseTextDocument, DidOpenTextDocument,
-    Exit, Initialized, Notification,
-};
-use lsp_types::request::{GotoDefinition, HoverRequest, Initialize, Request, Shutdown};
+use lsp_types::notification::{Exit, Notification as _};
+use lsp_types::request::{Request as _, Shutdown};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, Semaphore, oneshot, watch};
+use tokio::sync::{RwLock, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::limit::ConcurrencyLimit;
 use tower::{Service as _, ServiceExt as _};
 
-use super::batch::{self, Answer, Check, Evaluated, Exported, Extras, Files, Imports, ImportsTold, Table, Told};
-use super::bridge;
-use super::host::{Facts, Host};
-use super::process::{Launch, Process};
-use super::protocol::{from_lsp, locations, markdown, position_parameters, raw, uri};
-use crate::blocking::blocking;
+pub use self::start::Start;
+use self::view::is_on_disk;
+use super::batch::{self, Answer, Evaluated, Exported, Extras, Imports, ImportsTold, Table, Told};
+use super::host::Facts;
+use super::process::Process;
+use super::protocol::{raw, uri};
 use crate::lsp::codec;
-use crate::lsp::multiplexer::{Call, CallError, Ended, Multiplexer, Options};
+use crate::lsp::multiplexer::{Call, CallError, Multiplexer};
 use crate::model::{Digest, EngineMode, Evaluation, Position, ProjectRoot, ProjectSettings};
 use crate::workspace::environment::Environment;
 use crate::workspace::paths::AllowedRoots;
-use crate::workspace::scope::Scope;
-use crate::workspace::tree::{Tree, identity, places};
+use crate::workspace::tree::Tree;
 use crate::workspace::watch::{Subscription, Watcher};
 
-/// The longest message taken from the engine, in bytes.
-const MAX_MESSAGE: usize = 64 << 20;
-/// How long one caller's locations are asked for before others that wait for the engine's view to change get their turn.
-const TURN: Duration = Duration::from_millis(500);
-/// The same for a text that is not on disk, which everybody else has to wait for: taking it up again costs the most.
-const OVERLAY_TURN: Duration = Duration::from_secs(2);
 /// How long a stopping engine may take to say good-bye.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// JSON-RPC codes for "cancelled" and "content modified": the engine dropped the request for reasons of its own.
 const DROPPED: [i64; 3] = [-32800, -32801, -32802];
-/// A document that is never on disk; dotted, so that no import can name it.
-const PROBE: &str = ".pyrightd-probe.py";
-/// So that a release that is asked by hovers is logged once, not for each project.
-static TOLD_OF_HOVERS: Once = Once::new();
-/// Counts engines that became ready.
-const STARTS: &str = "pyrightd_engine_starts_total";
 /// How often the engine is told of a file of which it holds other bytes than the disk.
 const MAX_REMINDERS: u32 = 2;
 
@@ -162,191 +148,7 @@ pub struct Session {
     evaluated: Table,
 }
 
-/// What is needed to start a session.
-#[derive(Debug)]
-pub struct Start<'a> {
-    /// The project.
-    pub root: ProjectRoot,
-    /// What its caller said of it.
-    pub settings: ProjectSettings,
-    /// Where its paths may lead.
-    pub roots: Arc<AllowedRoots>,
-    /// What to run.
-    pub engine: &'a super::install::Engine,
-    /// How.
-    pub limits: Limits,
-    /// Tells of changes.
-    pub watcher: Arc<Watcher>,
-    /// Runs its tasks.
-    pub tracker: TaskTracker,
-}
-
 impl Session {
-    /// Starts a process and returns once it can serve, with the process and, later, why its connection ended.
-    ///
-    /// # Errors
-    /// [`SessionError::Start`] where it can't be started or is not ready in time.
-    ///
-    /// # Cancel safety
-    /// Dropped half-way, the process is killed.
-    pub async fn start(start: Start<'_>) -> Result<(Arc<Self>, Process, oneshot::Receiver<Ended>), SessionError> {
-        let limits = start.limits.clone();
-        let root = start.root.clone();
-        tokio::time::timeout(limits.start, Self::begin(start)).await.unwrap_or_else(|_| {
-            Err(SessionError::Start(format!("{root} was not ready after {} s", limits.start.as_secs())))
-        })
-    }
-
-    async fn begin(start: Start<'_>) -> Result<(Arc<Self>, Process, oneshot::Receiver<Ended>), SessionError> {
-        let Start { root, settings, roots, engine, limits, watcher, tracker } = start;
-        let failed = |what: &str, error: &dyn std::fmt::Display| SessionError::Start(format!("{what}: {error}"));
-
-        let environment = discover(&root, &settings, &roots);
-        let folders = places(&root, &settings, &environment);
-        let (watching, allowed) = (Arc::clone(&watcher), Arc::clone(&roots));
-        // While Node starts. Pyright looks for files only after the handshake, so that no change is missed between.
-        let scanning = tracker.spawn(blocking(move || watching.scan(folders, &allowed)));
-
-        let launch = Launch {
-            engine: engine.clone(),
-            environment: environment.clone(),
-            max_heap_mib: limits.max_heap_mib,
-            preload: bridge::preload(&settings, limits.mode != EngineMode::Hover),
-        };
-        let (process, stdin, stdout) =
-            Process::start(&launch, &tracker).map_err(|error| failed("starting the process", &error))?;
-        let (touched, tree) = scanning.await.map_err(|error| failed("reading the project", &error))?;
-        let (host, facts) =
-            Host::new(root.clone(), &settings).map_err(|error| failed("finding the interpreter", &error))?;
-        let options = Options {
-            max_message: MAX_MESSAGE,
-            stall: limits.stall,
-            cancellation_folder: Some(process.cancellation_folder()),
-        };
-        let (ended_sender, ended) = oneshot::channel();
-        let multiplexer = Multiplexer::start(stdout, stdin, host, options, &tracker, ended_sender);
-        let permits = Arc::new(Semaphore::new(limits.max_in_flight.min(Semaphore::MAX_PERMITS)));
-        let session = Self {
-            requests: ConcurrencyLimit::with_semaphore(multiplexer.clone(), Arc::clone(&permits)),
-            permits,
-            identity: identity(root.path()),
-            view: Arc::default(),
-            adopting: Arc::default(),
-            open: tokio::sync::Mutex::default(),
-            tree: Arc::new(Mutex::new(tree)),
-            condemned: CancellationToken::new(),
-            waiting: AtomicU32::new(0),
-            served: AtomicBool::new(false),
-            lost: AtomicBool::new(false),
-            scratch: process.scratch().to_owned(),
-            batch: OnceLock::new(),
-            evaluated: Table::new(limits.max_kept),
-            root,
-            settings,
-            environment,
-            roots,
-            multiplexer,
-            watcher,
-            touched,
-            facts,
-            limits,
-            tracker,
-        };
-        if let Err(error) = session.handshake().await {
-            // Such as a library that Node misses on this machine.
-            let words = process.last_words().await.map(|words| format!("; its last words: {words}"));
-            let reason = match error {
-                SessionError::Start(reason) => reason,
-                other => other.to_string(),
-            };
-            return Err(SessionError::Start(reason + &words.unwrap_or_default()));
-        }
-        Ok((Arc::new(session), process, ended))
-    }
-
-    async fn handshake(&self) -> Result<(), SessionError> {
-        let root = uri(self.root.path());
-        let capabilities = json!({
-            "workspace": {
-                "configuration": true,
-                "workspaceFolders": true,
-                "didChangeWatchedFiles": { "dynamicRegistration": true, "relativePatternSupport": true },
-            },
-            "textDocument": {
-                "hover": { "contentFormat": ["markdown"] },
-                "definition": { "linkSupport": false },
-                // A client that pulls diagnostics, and then never does, keeps the checker from running at all.
-                "diagnostic": { "dynamicRegistration": true },
-            },
-        });
-        let parameters = json!({
-            // With an id here, the engine's watchdog ends it where that process can't be seen, as in a container.
-            "processId": null,
-            "rootUri": root,
-            "workspaceFolders": [{ "uri": root, "name": "project" }],
-            "capabilities": capabilities,
-        });
-        self.call_directly::<Value>(Initialize::METHOD, &parameters).await?;
-        self.notify(Initialized::METHOD, &json!({})).await?;
-        // An answer given before the files are found would be lost.
-        self.files_found_after(0).await?;
-        self.probe().await
-    }
-
-    /// Asks for a type that is known, of a document that is not on disk, and whether the bridge works.
-    async fn probe(&self) -> Result<(), SessionError> {
-        let text = bridge::SAMPLE;
-        let document = Document {
-            path: self.root.path().join(PROBE),
-            text: text.into(),
-            digest: Digest::of(text.as_bytes()),
-            overlay: true,
-        };
-        self.open(&document).await?;
-        let position = position_parameters(&uri(&document.path), Position::default());
-        let hover: Option<lsp_types::Hover> = self.call_directly(HoverRequest::METHOD, &position).await?;
-        let batch = match self.limits.mode {
-            EngineMode::Hover => Ok(false),
-            mode => self.check_bridge(&document, mode).await,
-        };
-        self.close(&document).await?;
-        let batch = batch?;
-        let _ = self.batch.set(batch);
-        metrics::describe_counter!(STARTS, "Engines that became ready, by how they are asked: batch or hover.");
-        metrics::counter!(STARTS, "asked" => if batch { "batch" } else { "hover" }).increment(1);
-        match hover.map(markdown) {
-            Some(text) if text.contains("answer: int") => Ok(()),
-            other => Err(SessionError::Start(format!("the engine does not know the type of a number: {other:?}"))),
-        }
-    }
-
-    /// Whether the bridge works with this engine, by what it says itself.
-    async fn check_bridge(&self, sample: &Document, mode: EngineMode) -> Result<bool, SessionError> {
-        let parameters = json!({ "uri": uri(&sample.path) });
-        let reason = match self.call_directly::<Check>(batch::CHECK, &parameters).await {
-            Ok(Check { works: true, .. }) => return Ok(true),
-            Ok(Check { reason, .. }) => reason.unwrap_or_default(),
-            // Another language server has no such request.
-            Err(SessionError::Start(reason)) => reason,
-            Err(error) => return Err(error),
-        };
-        if mode == EngineMode::Batch {
-            return Err(SessionError::Start(format!(
-                "whole files can't be answered in one call, as --engine-mode=batch wants it: {reason}"
-            )));
-        }
-        TOLD_OF_HOVERS.call_once(|| {
-            tracing::warn!(%reason, "this release of Pyright is asked by one hover for each location, which is slower");
-        });
-        Ok(false)
-    }
-
-    /// Waits until the engine has found the project's files once more than `before` times.
-    async fn files_found_after(&self, before: u64) -> Result<(), SessionError> {
-        let mut facts = self.facts.clone();
-        facts.wait_for(|facts| facts.scans > before).await.map(|_| ()).map_err(|_| SessionError::Disconnected)
-    }
-
     /// What its caller said of the project.
     #[must_use]
     pub fn settings(&self) -> &ProjectSettings {
@@ -400,106 +202,6 @@ impl Session {
     #[must_use]
     pub fn condemned(&self) -> &CancellationToken {
         &self.condemned
-    }
-
-    /// The project's own source files, absolute, in order, as of the last [`Session::refresh`].
-    #[must_use]
-    pub fn sources(&self) -> Vec<PathBuf> {
-        let scope = Scope::read(self.root.path());
-        let tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_own = |path: &&Path| path.strip_prefix(self.root.path()).is_ok_and(|path| scope.holds(path));
-        tree.sources().filter(is_own).map(Path::to_owned).collect()
-    }
-
-    /// Makes the engine's view equal to the disk as it is at the time of the call.
-    ///
-    /// # Errors
-    /// [`SessionError::Disconnected`] where the process is gone, or has to be replaced for the view to be right.
-    ///
-    /// # Cancel safety
-    /// What was begun is done nonetheless.
-    pub async fn refresh(self: &Arc<Self>) -> Result<(), SessionError> {
-        if self.watcher.barrier().await.is_err() {
-            self.touched.distrust();
-        }
-        if self.condemned.is_cancelled() {
-            return Err(SessionError::Disconnected);
-        }
-        let session = Arc::clone(self);
-        let outdated = blocking(move || {
-            session.touched.note(session.tree.lock().unwrap_or_else(PoisonError::into_inner).moved_links());
-            discover(&session.root, &session.settings, &session.roots) != session.environment
-                || identity(session.root.path()) != session.identity
-        });
-        if outdated.await {
-            tracing::info!(root = %self.root, "the project's Python environment is another one; its engine is replaced");
-            self.condemned.cancel();
-            return Err(SessionError::Disconnected);
-        }
-        // Who finds nothing touched since another is at it must not go on before that is done.
-        let turn = Arc::clone(&self.adopting).lock_owned().await;
-        if self.condemned.is_cancelled() {
-            return Err(SessionError::Disconnected);
-        }
-        if !self.touched.is_touched() {
-            return Ok(());
-        }
-        let session = Arc::clone(self);
-        let adopted = self.tracker.spawn(async move {
-            let _turn = turn;
-            let result = session.adopt_changes().await;
-            if result.is_err() {
-                session.condemned.cancel();
-            }
-            result
-        });
-        adopted.await.unwrap_or(Err(SessionError::Disconnected))
-    }
-
-    /// Tells the engine what was touched, while nobody asks.
-    async fn adopt_changes(&self) -> Result<(), SessionError> {
-        let _alone = self.view.write().await;
-        // Taken only now, so that who comes meanwhile waits here too.
-        let touched = self.touched.take();
-        let tree = Arc::clone(&self.tree);
-        let changes = blocking(move || tree.lock().unwrap_or_else(PoisonError::into_inner).look(&touched)).await;
-        if changes.lasting {
-            tracing::info!(root = %self.root, "a package is typed otherwise, or a link leads elsewhere; the engine is replaced");
-            return Err(SessionError::Disconnected);
-        }
-        if changes.structural {
-            self.evaluated.clear();
-            tracing::debug!(root = %self.root, "files came or went; the engine looks for them anew");
-            let before = self.facts.borrow().scans;
-            self.notify(DidChangeConfiguration::METHOD, &json!({ "settings": null })).await?;
-            tokio::time::timeout(self.limits.start, self.files_found_after(before))
-                .await
-                .unwrap_or(Err(SessionError::Disconnected))
-        } else {
-            self.drop_dependents(&changes.edited).await;
-            self.edited(&changes.edited).await
-        }
-    }
-
-    /// Drops what was told of these files and of all that import them. Nobody asks meanwhile.
-    async fn drop_dependents(&self, edited: &[PathBuf]) {
-        if edited.is_empty() || !self.is_batch() {
-            return;
-        }
-        let uris: Vec<_> = edited.iter().map(|path| uri(path)).collect();
-        match self.call_directly::<Files>(batch::DEPENDENTS, &json!({ "uris": uris })).await {
-            Ok(files) => files.paths().for_each(|path| self.evaluated.drop_file(&path)),
-            Err(_) => self.evaluated.clear(),
-        }
-    }
-
-    async fn edited(&self, paths: &[PathBuf]) -> Result<(), SessionError> {
-        if paths.is_empty() {
-            return Ok(());
-        }
-        tracing::debug!(root = %self.root, files = paths.len(), "the engine is told of edited files");
-        let changes: Vec<_> = paths.iter().map(|path| json!({ "uri": uri(path), "type": 2 })).collect();
-        self.notify(DidChangeWatchedFiles::METHOD, &json!({ "changes": changes })).await
     }
 
     /// What these files import, as far as the engine holds them. They are read for it, but not evaluated.
@@ -651,124 +353,6 @@ impl Session {
         Ok(Some(Asked { answers, engine, evaluated }))
     }
 
-    async fn take_turns(
-        &self,
-        document: &Document,
-        places: &[Position],
-        extras: Extras,
-        window: usize,
-        alone: bool,
-        cancelled: &CancellationToken,
-    ) -> Result<(Vec<Answer>, Duration), SessionError> {
-        let alone = alone || document.overlay;
-        let mut answers = vec![Answer::default(); places.len()];
-        let (mut next, mut engine) = (0, Duration::ZERO);
-        let length = if document.overlay { OVERLAY_TURN } else { TURN };
-        while next < places.len() {
-            let _view = tokio::select! {
-                () = cancelled.cancelled() => return Err(SessionError::Cancelled),
-                () = self.condemned.cancelled() => return Err(SessionError::Disconnected),
-                view = self.hold_view(alone) => view,
-            };
-            if !self.is_usable() {
-                return Err(SessionError::Disconnected);
-            }
-            // Others ask about the file itself, or what imports it, as it is on disk. The view is held: if the file
-            // changes from here on, who asks about the new bytes waits for this turn to end.
-            if !document.overlay && !is_on_disk(document).await {
-                return Err(SessionError::Outdated);
-            }
-            self.open(document).await?;
-            let begun = Instant::now();
-            let end = begun + length;
-            let asked = self.turn(document, places, extras, &mut answers, &mut next, window, end, cancelled).await;
-            engine += begun.elapsed();
-            let closed = self.close(document).await;
-            asked.and(closed)?;
-        }
-        tracing::debug!(
-            file = %document.path.display(),
-            places = places.len(),
-            milliseconds = engine.as_secs_f64() * 1000.0,
-            "the engine answered"
-        );
-        Ok((answers, engine))
-    }
-
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one turn of the loop above, apart only to close the document always"
-    )]
-    async fn turn(
-        &self,
-        document: &Document,
-        places: &[Position],
-        extras: Extras,
-        answers: &mut [Answer],
-        next: &mut usize,
-        window: usize,
-        end: Instant,
-        cancelled: &CancellationToken,
-    ) -> Result<(), SessionError> {
-        let uri = uri(&document.path);
-        let first = *next;
-        let mut under_way = FuturesUnordered::new();
-        let mut result = Ok(());
-        loop {
-            while result.is_ok() && *next < places.len() && under_way.len() < window {
-                if cancelled.is_cancelled() {
-                    result = Err(SessionError::Cancelled);
-                } else if *next > first && Instant::now() >= end {
-                    break;
-                } else {
-                    let (index, place) = (*next, places[*next]);
-                    let uri = &uri;
-                    under_way.push(async move { (index, self.ask_place(uri, place, extras, cancelled).await) });
-                    *next += 1;
-                }
-            }
-            match under_way.next().await {
-                Some((index, Ok(answer))) => answers[index] = answer,
-                Some((_, Err(SessionError::Disconnected))) => result = Err(SessionError::DiedAsking),
-                Some((_, Err(error))) => result = Err(error),
-                None => return result,
-            }
-        }
-    }
-
-    async fn ask_place(
-        &self,
-        uri: &str,
-        place: Position,
-        extras: Extras,
-        cancelled: &CancellationToken,
-    ) -> Result<Answer, SessionError> {
-        let parameters = position_parameters(uri, place);
-        let mut answer = Answer::default();
-        match self.request::<Option<lsp_types::Hover>>(HoverRequest::METHOD, &parameters, cancelled).await? {
-            Ok(hover) => {
-                answer.hover = hover.and_then(|hover| {
-                    let range = hover.range?;
-                    Some((markdown(hover).into(), from_lsp(range)))
-                });
-            }
-            Err(()) => answer.failed = true,
-        }
-        if extras.definitions && answer.hover.is_some() {
-            match self
-                .request::<Option<lsp_types::GotoDefinitionResponse>>(GotoDefinition::METHOD, &parameters, cancelled)
-                .await?
-            {
-                Ok(found) => {
-                    answer.definitions = found.map(locations).unwrap_or_default();
-                    answer.definitions.retain(|(path, _)| self.is_lasting(path));
-                }
-                Err(()) => answer.failed = true,
-            }
-        }
-        Ok(answer)
-    }
-
     /// Whether a path outlives the process. What stands in for the standard library's sources does not.
     fn is_lasting(&self, path: &Path) -> bool {
         !path.starts_with(&self.scratch)
@@ -840,45 +424,6 @@ impl Session {
         SessionError::Disconnected
     }
 
-    async fn hold_view(&self, alone: bool) -> View {
-        let view = Arc::clone(&self.view);
-        if alone { View::Alone(view.write_owned().await) } else { View::Shared(view.read_owned().await) }
-    }
-
-    /// Opens a document unless another turn has. Without that, the engine would tokenize it again for each request.
-    async fn open(&self, document: &Document) -> Result<(), SessionError> {
-        // Held while the notice is sent, so that nobody asks before it.
-        let mut open = self.open.lock().await;
-        let users = open.entry(document.path.clone()).or_insert(0);
-        if *users == 0 {
-            let uri = uri(&document.path);
-            let item = json!({ "uri": uri, "languageId": "python", "version": 1, "text": &*document.text });
-            self.notify(DidOpenTextDocument::METHOD, &json!({ "textDocument": item })).await?;
-            if document.overlay {
-                // Only a change makes the engine infer anew what depends on this text.
-                let change = json!({
-                    "textDocument": { "uri": uri, "version": 2 },
-                    "contentChanges": [{ "text": &*document.text }],
-                });
-                self.notify(DidChangeTextDocument::METHOD, &change).await?;
-            }
-        }
-        *users += 1;
-        Ok(())
-    }
-
-    async fn close(&self, document: &Document) -> Result<(), SessionError> {
-        let mut open = self.open.lock().await;
-        let Some(users) = open.get_mut(&document.path) else { return Ok(()) };
-        *users -= 1;
-        if *users > 0 {
-            return Ok(());
-        }
-        open.remove(&document.path);
-        let identifier = json!({ "textDocument": { "uri": uri(&document.path) } });
-        self.notify(DidCloseTextDocument::METHOD, &identifier).await
-    }
-
     /// Asks the engine to end, and gives it a moment to.
     pub async fn say_goodbye(&self, process: &mut Process) {
         self.condemned.cancel();
@@ -890,13 +435,6 @@ impl Session {
         };
         let _ = tokio::time::timeout(GOODBYE, goodbye).await;
     }
-}
-
-/// A hold on the engine's view, until it is dropped.
-#[expect(dead_code, reason = "held for its end alone")]
-enum View {
-    Shared(OwnedRwLockReadGuard<()>),
-    Alone(OwnedRwLockWriteGuard<()>),
 }
 
 /// Counts one more until it is dropped.
@@ -913,12 +451,4 @@ impl Drop for Count<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-fn discover(root: &ProjectRoot, settings: &ProjectSettings, roots: &AllowedRoots) -> Environment {
-    Environment::discover(root.path(), settings.venv.as_deref(), &|path| roots.hold(path))
-}
-
-async fn is_on_disk(document: &Document) -> bool {
-    tokio::fs::read(&document.path).await.is_ok_and(|bytes| bytes == document.text.as_bytes())
 }

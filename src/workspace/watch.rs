@@ -241,8 +241,10 @@ impl Router {
             }
             self.touch(path);
             if gone {
-                // Whatever may be at this path by now has an event of its own.
                 self.forget_below(path, |_, _| true);
+                // A folder that was moved away tells by its old path of what becomes of it later, when another may stand
+                // there that was told of before.
+                self.look_into_new_folder(path);
             } else if !both && !matches!(event.kind, EventKind::Modify(ModifyKind::Data(_))) {
                 self.look_into_new_folder(path);
             }
@@ -374,6 +376,34 @@ mod tests {
         watcher.barrier().await.unwrap();
         assert!(subscription.take().paths.contains(&moved.join("a.py")));
         assert!(!subscription.is_touched());
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_put_in_anothers_place_is_watched() {
+        let watcher = Watcher::start().unwrap();
+        let (root, aside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (root, aside) = (root.path().canonicalize().unwrap(), aside.path().canonicalize().unwrap());
+        for folder in [root.join("package"), aside.join("other")] {
+            write(&folder.join("below/a.py"), "");
+        }
+        let one = watcher.subscribe(vec![root.clone()]);
+        let two = watcher.subscribe(vec![root.clone()]);
+        for round in 0..200 {
+            std::fs::rename(root.join("package"), aside.join("third")).unwrap();
+            std::fs::rename(aside.join("other"), root.join("package")).unwrap();
+            std::fs::rename(aside.join("third"), aside.join("other")).unwrap();
+            watcher.barrier().await.unwrap();
+            assert!(one.take().paths.contains(&root.join("package/below/a.py")), "round {round}");
+            for name in ["package", "package/below"] {
+                let file = root.join(name).join(format!("new{round}.py"));
+                write(&file, "");
+                watcher.barrier().await.unwrap();
+                for subscription in [&one, &two] {
+                    let touched = subscription.take().paths;
+                    assert!(touched.contains(&file), "round {round}, {name}: {touched:?}");
+                }
+            }
+        }
     }
 
     #[tokio::test]
