@@ -255,7 +255,7 @@ impl Exporter {
             Ok::<_, StoreError>(found)
         };
         let found = found.await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "what is kept can't be read; the engine is asked instead");
+            results.keeper().warn(&error);
             HashMap::new()
         });
         Some(Kept { look, found })
@@ -271,7 +271,7 @@ impl Exporter {
             return None;
         }
         let content = async { results.keeper().store().await?.get(&[*key]).await }.await;
-        let content = content.map_err(|error| tracing::warn!(%error, "what is kept can't be read")).ok()?;
+        let content = content.map_err(|error| results.keeper().warn(&error)).ok()?;
         Results::read(&kept.look, content.get(key)?, digest.clone(), *extras).map(Arc::new)
     }
 

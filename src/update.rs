@@ -25,8 +25,10 @@ use crate::workspace::paths::AllowedRoots;
 
 /// How often an update is begun anew where the project changes meanwhile.
 const MAX_CHANGES: u32 = 5;
-/// Files that are exported before what they were told is stored.
+/// Files of which it is stored together what they were told.
 const BATCH: usize = 64;
+/// Files that are told of while others are stored.
+const AHEAD: usize = 16;
 
 /// Which files are exported again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -141,6 +143,14 @@ struct Plan {
     changed: Vec<String>,
     dependent: Vec<String>,
     deleted: Vec<String>,
+}
+
+/// What the new snapshot holds so far.
+struct Made {
+    /// By path.
+    files: BTreeMap<String, SnapshotFile>,
+    /// Against the base.
+    delta: Delta,
 }
 
 impl Plan {
@@ -289,34 +299,24 @@ impl Updater {
         mut attempt: Attempt,
         events: &mpsc::Sender<Event>,
     ) -> Result<Option<Updated>, UpdateError> {
-        let Plan { mut files, changed, dependent, deleted } = self.plan(update, store, &attempt).await?;
-        let mut delta = Delta::default();
-        let again: Vec<String> = changed.iter().chain(&dependent).cloned().collect();
+        let Plan { files, changed, dependent, deleted } = self.plan(update, store, &attempt).await?;
         if update.tell_all {
             tell(store, &files, events).await?;
         }
-        for names in again.chunks(BATCH) {
-            let told = self.export(update, names, events).await?;
-            if !self.is_as_it_was(update, &attempt.look).await {
+        let mut made = Made { files, delta: Delta::default() };
+        let again: Vec<String> = changed.iter().chain(&dependent).cloned().collect();
+        if !again.is_empty() {
+            // Recorded while the next are exported, so that the engine is never without work.
+            let (sender, told) = mpsc::channel(AHEAD);
+            let exporting = self.export(update, &again, sender);
+            let recording = self.record(update, store, &mut attempt, told, events, &mut made);
+            let (exported, is_recorded) = tokio::join!(exporting, recording);
+            exported?;
+            if !is_recorded? {
                 return Ok(None);
             }
-            if !attempt.knows(&attempt.seen(names)) && !self.learn(update, &mut attempt).await? {
-                return Ok(None);
-            }
-            let mut contents = Vec::with_capacity(told.len());
-            let mut before = recorded(store, names.iter().filter_map(|name| attempt.before.get(name))).await?;
-            for (name, told) in told {
-                let (file, after) = record(update, &attempt, name, told)?;
-                let before = before.remove(&file.path);
-                let (bytes, of_file) =
-                    blocking(move || (after.to_bytes(), Delta::of(&diff(before.as_ref(), Some(&after))))).await;
-                delta = delta + of_file;
-                let key = file.key.unwrap_or_else(|| Results::content_key(&bytes));
-                contents.push((key, bytes));
-                files.insert(file.path.clone(), SnapshotFile { path: file.path, key, types: file.types });
-            }
-            store.put(contents).await?;
         }
+        let Made { files, mut delta } = made;
         for before in recorded(store, deleted.iter().filter_map(|name| attempt.before.get(name))).await?.values() {
             delta = delta + Delta::of(&diff(Some(before), None));
         }
@@ -347,35 +347,62 @@ impl Updater {
         look.is_same(&now)
     }
 
-    /// Exports these files, and sends each on.
-    async fn export(
-        &self,
-        update: &Update,
-        names: &[String],
-        events: &mpsc::Sender<Event>,
-    ) -> Result<Vec<(String, Result<FileExport, FileError>)>, UpdateError> {
+    /// Exports these files.
+    async fn export(&self, update: &Update, names: &[String], told: mpsc::Sender<Event>) -> Result<(), UpdateError> {
         let request = |name: &String| {
             let places = Places::Selected(update.selector);
             (name.clone(), Ok(FileRequest { path: name.clone(), places, content: None, expected: None }))
         };
         let requests: Vec<NamedRequest> = names.iter().map(request).collect();
         let access = self.exporter.access(&update.root, &requests, update.options).await?;
-        let (sender, mut receiver) = mpsc::channel(1);
-        let exporting = async {
-            self.exporter.files(&access, requests, update.options, &sender).await;
-            drop(sender);
-        };
-        let mut told = Vec::with_capacity(names.len());
-        let telling = async {
-            while let Some(event) = receiver.recv().await {
+        self.exporter.files(&access, requests, update.options, &told).await;
+        Ok(())
+    }
+
+    /// Records what is told, and sends it on; false where the project changed meanwhile.
+    async fn record(
+        &self,
+        update: &Update,
+        store: &Store,
+        attempt: &mut Attempt,
+        mut told: mpsc::Receiver<Event>,
+        events: &mpsc::Sender<Event>,
+        made: &mut Made,
+    ) -> Result<bool, UpdateError> {
+        loop {
+            let mut some = Vec::with_capacity(BATCH);
+            while some.len() < BATCH
+                && let Some(event) = told.recv().await
+            {
                 if let Event::File { path, result } = &event {
-                    told.push((path.clone(), result.clone()));
+                    some.push((path.clone(), result.clone()));
                 }
                 let _ = events.send(event).await;
             }
-        };
-        tokio::join!(exporting, telling);
-        Ok(told)
+            if some.is_empty() {
+                return Ok(true);
+            }
+            if !self.is_as_it_was(update, &attempt.look).await {
+                return Ok(false);
+            }
+            if !attempt.knows(&attempt.seen(some.iter().map(|(name, _)| name))) && !self.learn(update, attempt).await? {
+                return Ok(false);
+            }
+            let mut contents = Vec::with_capacity(some.len());
+            let before = some.iter().filter_map(|(name, _)| attempt.before.get(name));
+            let mut before = recorded(store, before).await?;
+            for (name, told) in some {
+                let (file, after) = to_record(update, attempt, name, told)?;
+                let before = before.remove(&file.path);
+                let (bytes, of_file) =
+                    blocking(move || (after.to_bytes(), Delta::of(&diff(before.as_ref(), Some(&after))))).await;
+                made.delta = made.delta + of_file;
+                let key = file.key.unwrap_or_else(|| Results::content_key(&bytes));
+                contents.push((key, bytes));
+                made.files.insert(file.path.clone(), SnapshotFile { path: file.path, key, types: file.types });
+            }
+            store.put(contents).await?;
+        }
     }
 
     /// The project's commit, where it is a Git work tree.
@@ -412,7 +439,7 @@ struct Exported {
 }
 
 /// What is recorded of a file that was exported.
-fn record(
+fn to_record(
     update: &Update,
     attempt: &Attempt,
     path: String,

@@ -63,7 +63,7 @@ impl Results {
             }
             for told in looks {
                 if let Err(error) = self.keep(told).await {
-                    tracing::warn!(%error, "results are not kept");
+                    self.keeper.warn(&error);
                 }
             }
         }

@@ -11,6 +11,9 @@ use super::{Location, Store, StoreError};
 /// How long after a failure the next attempt is made, so that not every call waits for a database that is away.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// How long one line of the log stands for all of its kind.
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// Where a store is, and the store once it was opened. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Keeper(Arc<Inner>);
@@ -20,6 +23,8 @@ struct Inner {
     location: Location,
     max_bytes: Option<u64>,
     state: Mutex<State>,
+    /// When its trouble was last logged.
+    warned: std::sync::Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -44,7 +49,7 @@ impl Keeper {
             }
             Err(error) => return Err(error),
         };
-        Ok(Self(Arc::new(Inner { location, max_bytes, state: Mutex::new(state) })))
+        Ok(Self(Arc::new(Inner { location, max_bytes, state: Mutex::new(state), warned: std::sync::Mutex::default() })))
     }
 
     /// The store.
@@ -55,7 +60,7 @@ impl Keeper {
     /// # Cancel safety
     /// Nothing is lost when dropped.
     pub async fn store(&self) -> Result<Store, StoreError> {
-        let Inner { location, max_bytes, state } = &*self.0;
+        let Inner { location, max_bytes, state, .. } = &*self.0;
         let mut state = state.lock().await;
         match &*state {
             State::Open(store) => return Ok(store.clone()),
@@ -74,6 +79,15 @@ impl Keeper {
                 *state = State::Failed(error.to_string(), Instant::now());
                 Err(error)
             }
+        }
+    }
+
+    /// Logs that the store fails those who can do without it; now and then, since each of their calls finds that out.
+    pub fn warn(&self, error: &StoreError) {
+        let mut warned = self.0.warned.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if warned.is_none_or(|warned| warned.elapsed() >= SILENCE) {
+            *warned = Some(Instant::now());
+            tracing::warn!(%error, "the store fails: engines are asked for what is kept, and no more is kept");
         }
     }
 

@@ -1,12 +1,20 @@
 //! Snapshots are saved by exports, and brought up to date.
 
+use std::path::Path;
+use std::process::Command;
+
 use pyrightd::proto::export_files_response::Result as Message;
+use pyrightd::proto::snapshot_ref::Ref;
 use pyrightd::proto::update_snapshot_response::Result as Updated;
-use pyrightd::proto::{ExportFilesRequest, FileLocations, Selector, UpdateSnapshotRequest};
-use tonic::Code;
+use pyrightd::proto::{
+    ExportFilesRequest, FileLocations, GetSnapshotRequest, Selector, SnapshotRef, UpdateSnapshotRequest, UpdateSummary,
+};
+use sha2::{Digest as _, Sha256};
+use tonic::{Code, Status};
 
 use crate::edits::{Files, plain, recorded, snapshots};
-use crate::harness::{Project, Server, at, select, text, type_of};
+use crate::harness::postgres::Postgres;
+use crate::harness::{Project, Server, at, is_batch, select, text, type_of};
 
 #[tokio::test]
 async fn an_export_is_saved_as_a_snapshot_and_updates_begin_from_it() {
@@ -41,21 +49,8 @@ async fn an_export_is_saved_as_a_snapshot_and_updates_begin_from_it() {
 
     // Two at once: one begins from what the other made, or each from the same; both are whole.
     project.write("a.py", "number = 1.5\n");
-    let update = async || {
-        let request = UpdateSnapshotRequest {
-            project_root: text(&root),
-            project_id: "mine".into(),
-            selector: Selector::Names.into(),
-            ..UpdateSnapshotRequest::default()
-        };
-        let mut stream = snapshots(&server).await.update_snapshot(request).await.unwrap().into_inner();
-        loop {
-            if let Updated::Summary(summary) = stream.message().await.unwrap().unwrap().result.unwrap() {
-                return summary;
-            }
-        }
-    };
-    let (one, other) = tokio::join!(update(), update());
+    let (one, other) = tokio::join!(update(&server, &root), update(&server, &root));
+    let (one, other) = (one.unwrap(), other.unwrap());
     let ids = [&one, &other].map(|summary| summary.snapshot.clone().unwrap().snapshot_id);
     assert_eq!(recorded(&server, &ids[0]).await, recorded(&server, &ids[1]).await);
     assert_eq!(type_of(&recorded(&server, &ids[0]).await["b.py"], "seen"), "list[float]");
@@ -103,20 +98,91 @@ async fn a_list_of_files_is_saved_as_it_is_and_the_rest_follows() {
         assert!(kept["gone.py"].error.is_some() && kept.len() == 4, "{kept:?}");
         project.write("a.py", "number = b'x'\n");
     }
-    let update = UpdateSnapshotRequest {
-        project_root: text(&root),
+    let summary = update(&server, &root).await.unwrap();
+    assert_eq!((summary.changed_files, summary.dependent_files), (vec!["a.py".into(), "c.py".into()], vec![]));
+    assert_eq!(summary.deleted_files, ["../out.py", ".hidden/d.py", "gone.py"]);
+}
+
+/// Brings the snapshot of `mine` up to date.
+async fn update(server: &Server, root: &Path) -> Result<UpdateSummary, Status> {
+    let request = UpdateSnapshotRequest {
+        project_root: text(root),
         project_id: "mine".into(),
         selector: Selector::Names.into(),
         ..UpdateSnapshotRequest::default()
     };
-    let mut stream = snapshots(&server).await.update_snapshot(update).await.unwrap().into_inner();
-    let summary = loop {
-        if let Updated::Summary(summary) = stream.message().await.unwrap().unwrap().result.unwrap() {
-            break summary;
+    let mut stream = snapshots(server).await.update_snapshot(request).await?.into_inner();
+    loop {
+        if let Updated::Summary(summary) = stream.message().await?.unwrap().result.unwrap() {
+            return Ok(summary);
         }
+    }
+}
+
+/// Whether exports go on, of a file that nobody asked about before.
+async fn exports(server: &Server, project: &Project, name: &str) {
+    project.write(name, "answer = [1.5]\n");
+    let file = server.file(&project.root(), select(name, Selector::Names)).await.unwrap();
+    assert_eq!(type_of(&file, "answer"), "list[float]");
+}
+
+#[tokio::test]
+async fn on_a_full_disk_updates_fail_and_nothing_that_was_saved_is_lost() {
+    let project = Project::new(&[("a.py", "number = 1\n")]);
+    let root = project.root();
+    // In kilobytes. Ignored, the signal at a file's limit of size leaves the write to fail.
+    let inner = Server::command(&[&root], &[]);
+    let mut command = Command::new("bash");
+    command.args(["-c", "trap '' XFSZ; ulimit -f 400; exec \"$@\"", "bash"]).arg(inner.get_program());
+    command.args(inner.get_args());
+    let server = Server::from_command(command);
+    let saved = update(&server, &root).await.unwrap().snapshot.unwrap().snapshot_id;
+    let before = recorded(&server, &saved).await;
+
+    // Such text does not compress.
+    let names = (0..20_000_u64).map(|number| format!("{:x} = 1\n", Sha256::digest(number.to_le_bytes())));
+    project.write("large.py", &names.map(|line| format!("x{line}")).collect::<String>());
+    let status = update(&server, &root).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    exports(&server, &project, "b.py").await;
+    assert_eq!(recorded(&server, &saved).await, before);
+    std::fs::remove_file(root.join("large.py")).unwrap();
+    assert_eq!(update(&server, &root).await.unwrap().changed_files, ["b.py"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_share_a_database_and_exports_go_on_without_it() {
+    if !is_batch() {
+        return;
+    }
+    let mut postgres = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
+    let url = postgres.new_database().await;
+    let files = [("a.py", "number = 1\n"), ("b.py", "from a import number\nseen = [number]\n")];
+    let (project, elsewhere) = (Project::new(&files), Project::new(&files));
+    let (root, other) = (project.root(), elsewhere.root());
+    let one = Server::start_with(&[&root], &["--store", &url]);
+    let two = Server::start_with(&[&other], &["--store", &url]);
+    let first = update(&one, &root).await.unwrap();
+    let second = update(&two, &other).await.unwrap();
+    assert_eq!((first.changed_files.len(), second.changed_files.len()), (2, 0));
+    assert_eq!(second.base_snapshot_id, first.snapshot.unwrap().snapshot_id);
+    assert!(two.list().await.is_empty(), "an engine was started for what the other had told");
+    let saved = second.snapshot.unwrap().snapshot_id;
+    let before = recorded(&one, &saved).await;
+
+    tokio::task::block_in_place(|| postgres.stop());
+    exports(&one, &project, "c.py").await;
+    assert_eq!(update(&one, &root).await.unwrap_err().code(), Code::Unavailable);
+    let snapshot = Some(SnapshotRef { r#ref: Some(Ref::SnapshotId(saved.clone())) });
+    let reading = snapshots(&one).await.get_snapshot(GetSnapshotRequest { snapshot, paths: Vec::new() }).await;
+    let status = match reading {
+        Ok(stream) => stream.into_inner().message().await.unwrap_err(),
+        Err(status) => status,
     };
-    assert_eq!((summary.changed_files, summary.dependent_files), (vec!["a.py".into(), "c.py".into()], vec![]));
-    assert_eq!(summary.deleted_files, ["../out.py", ".hidden/d.py", "gone.py"]);
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    tokio::task::block_in_place(|| postgres.resume());
+    assert_eq!(recorded(&one, &saved).await, before);
+    assert_eq!(update(&one, &root).await.unwrap().changed_files, ["c.py"]);
 }
 
 #[tokio::test]
