@@ -199,24 +199,29 @@ impl Updater {
         Err(UpdateError::KeepsChanging)
     }
 
-    /// None where the project changed meanwhile.
-    async fn begin(&self, update: &Update, store: &Store) -> Result<Option<Attempt>, UpdateError> {
+    /// The snapshot to begin from, with its files by their paths.
+    async fn base(
+        &self,
+        update: &Update,
+        store: &Store,
+    ) -> Result<(Option<Snapshot>, BTreeMap<String, SnapshotFile>), UpdateError> {
         let base = match &update.base {
             Some(id) => Some(store.snapshot(id).await?.ok_or_else(|| StoreError::NotFound(id.clone()))?),
             None => store.latest(&update.project_id).await?,
         };
-        if let Some(base) = &base
-            && base.project_id != update.project_id
-        {
-            return Err(UpdateError::OtherProject { id: base.id.clone(), project_id: base.project_id.clone() });
+        let Some(base) = base else { return Ok((None, BTreeMap::new())) };
+        if base.project_id != update.project_id {
+            return Err(UpdateError::OtherProject { id: base.id, project_id: base.project_id });
         }
-        let before = match &base {
-            Some(base) => store.files(&base.id, None).await?,
-            None => Vec::new(),
-        };
-        let before = before.into_iter().map(|file| (file.path.clone(), file)).collect();
+        let files = store.files(&base.id, None).await?;
+        Ok((Some(base), files.into_iter().map(|file| (file.path.clone(), file)).collect()))
+    }
+
+    /// None where the project changed meanwhile.
+    async fn begin(&self, update: &Update, store: &Store) -> Result<Option<Attempt>, UpdateError> {
         let settings = self.registry.settings(&update.root);
-        let look = self.results.look(&update.root, &settings).await;
+        let (base, look) = tokio::join!(self.base(update, store), self.results.look(&update.root, &settings));
+        let (base, before) = base?;
         let sources: BTreeMap<String, PathBuf> = match &update.only {
             Some(names) => names.iter().map(|name| (name.clone(), update.root.path().join(name))).collect(),
             None => {
