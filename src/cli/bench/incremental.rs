@@ -21,8 +21,12 @@ use crate::workspace::tree::{Place, Tree};
 const TIMES: usize = 20;
 /// Processes in which nothing changed.
 const FRESH: usize = 5;
-/// Files of which those are sought that nobody imports, and one that half the project does.
-const TRIED: usize = 12;
+/// Files of which some are sought that nobody imports.
+const TRIED: usize = 30;
+/// How many of those are changed in turn.
+const LEAVES: usize = 5;
+/// Files of which one is sought that half the project imports.
+const HUBS: usize = 6;
 /// Files of the project in which changes are detected; they are written for it.
 const DETECTED: usize = 10_000;
 /// How long a project has been quiet before it counts as warm: by then it is watched.
@@ -121,8 +125,8 @@ const COUNTED: &str = "
 - Each time is of one call over loopback, from the request to the last message. A new process's begins when it listens;
   no engine is started in it.
 - A changed file gets one more function at its end. Warm means that the project's Pyright runs and the project is watched.
-- Files that nobody imports are those among a dozen arbitrary ones, changed in turn.
-- The file that others import is, of as many, the one on which nearest to half the project depends. Exporting
+- Files that nobody imports are five arbitrary ones, changed in turn.
+- The file that others import is, of half a dozen arbitrary ones, the one on which nearest to half the project depends. Exporting
   those files alone is measured in a second process that has exported the whole project before the same change.
 - The store is SQLite's, with one snapshot and what was told for it before the second; its size is that of its files while
   no process has it open.
@@ -347,6 +351,9 @@ async fn leaves(caller: &mut Caller, project: &Project) -> anyhow::Result<Vec<Ed
         if edited.edit()?.update(caller, project).await?.dependent.is_empty() {
             leaves.push(edited);
         }
+        if leaves.len() == LEAVES {
+            break;
+        }
     }
     anyhow::ensure!(!leaves.is_empty(), "each of {TRIED} files of {} is imported by others", project.name);
     Ok(leaves)
@@ -356,7 +363,7 @@ async fn leaves(caller: &mut Caller, project: &Project) -> anyhow::Result<Vec<Ed
 async fn hub(caller: &mut Caller, launch: &Launch, project: &Project) -> anyhow::Result<Option<HubFigures>> {
     let half = project.files.len() / 2;
     let mut nearest: Option<(usize, &str, Edited)> = None;
-    for file in project.shuffled().into_iter().rev().take(TRIED) {
+    for file in project.shuffled().into_iter().rev().take(HUBS) {
         let edited = Edited { path: file.path.clone() };
         let exported = 1 + edited.edit()?.update(caller, project).await?.dependent.len();
         let is_nearer = |other: &(usize, &str, Edited)| exported.abs_diff(half) < other.0.abs_diff(half);
