@@ -222,13 +222,11 @@ impl Updater {
         let settings = self.registry.settings(&update.root);
         let (base, look) = tokio::join!(self.base(update, store), self.results.look(&update.root, &settings));
         let (base, before) = base?;
-        let sources: BTreeMap<String, PathBuf> = match &update.only {
-            Some(names) => names.iter().map(|name| (name.clone(), update.root.path().join(name))).collect(),
-            None => {
-                let name =
-                    |path: PathBuf| Some((path.strip_prefix(update.root.path()).ok()?.to_str()?.to_owned(), path));
-                look.sources().into_iter().filter_map(name).collect()
-            }
+        let sources: BTreeMap<String, PathBuf> = if let Some(names) = &update.only {
+            names.iter().map(|name| (name.clone(), update.root.path().join(name))).collect()
+        } else {
+            let name = |path: PathBuf| Some((path.strip_prefix(update.root.path()).ok()?.to_str()?.to_owned(), path));
+            look.sources().into_iter().filter_map(name).collect()
         };
         let mut attempt = Attempt { look, keys: Keys::default(), sources, base, before };
         let paths = attempt.seen(attempt.sources.keys());

@@ -252,13 +252,13 @@ fn saved(files: &[proto::FileLocations], default: Option<Selector>) -> Result<(S
             ("expected_sha256", !file.expected_sha256.is_empty()),
         ] {
             if is_set {
-                return Err(invalid(&field(name), of_disk));
+                return Err(invalid(field(name), of_disk));
             }
         }
         if !paths.insert(file.path.clone()) {
-            return Err(invalid(&field("path"), format!("{:?} is named twice; a snapshot holds it once", file.path)));
+            return Err(invalid(field("path"), format!("{:?} is named twice; a snapshot holds it once", file.path)));
         }
-        selectors.insert(selector_of(file.selector).map_err(|reason| invalid(&field("selector"), reason))?.or(default));
+        selectors.insert(selector_of(file.selector).map_err(|reason| invalid(field("selector"), reason))?.or(default));
     }
     match selectors.into_iter().collect::<Vec<_>>()[..] {
         [] => default.map(|selector| (selector, None)),

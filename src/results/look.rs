@@ -220,7 +220,9 @@ impl Look {
         let is_there = |folders: &[&Path], name: &str| {
             let mut is_there = false;
             let mut tell = |candidate: Candidate<'_>| is_there |= candidate != Candidate::Nothing;
-            folders.iter().for_each(|folder| self.shape.below(folder, Module::new(name), &mut tell));
+            for folder in folders {
+                self.shape.below(folder, Module::new(name), &mut tell);
+            }
             is_there
         };
         // Installed packages come after the stubs, so that this one, which is often there, stands in for nothing.

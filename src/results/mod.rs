@@ -89,11 +89,12 @@ impl Results {
     ) -> Arc<Self> {
         let evaluation = if is_isolated { "isolated" } else { "shared" };
         let version = format!("{}, {evaluation}", engine.version);
-        let projects = Arc::new(Projects::new(roots, engine, is_isolated, watcher));
+        let stop = CancellationToken::new();
+        let projects = Projects::new(roots, engine, is_isolated, watcher, tracker.clone(), stop.clone());
+        let projects = Arc::new(projects);
         let weigher = |_: &Key, text: &Arc<str>| u32::try_from(text.len() + 64).unwrap_or(u32::MAX);
         let remembered = Cache::builder().max_capacity(REMEMBERED).weigher(weigher).build();
         let (later, told) = mpsc::channel(keeping::WAITING);
-        let stop = CancellationToken::new();
         let results =
             Arc::new(Self { keeper, projects, version, remembered, recorded: Remembered::default(), later, stop });
         tracker.spawn(Arc::clone(&results).keep_all(told, results.stop.clone()));
@@ -167,6 +168,8 @@ impl Results {
         if !self.remember(look, learnt).await? {
             return Ok(None);
         }
+        // Only of what was looked at is it known that nobody touched it.
+        let is_lasting = spoilt.is_empty() && nodes.keys().all(|path| look.holds(path) || look.is_engine(path));
         let found = blocking(move || {
             let digests = graph::digests(&nodes);
             let found = files.into_iter().filter_map(|path| {
@@ -178,7 +181,7 @@ impl Results {
             Keys(found.collect())
         });
         let found = found.await;
-        if spoilt.is_empty() {
+        if is_lasting {
             look.know(&found);
         }
         known.0.extend(found.0);

@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::look::{Grounds, Look};
 use crate::blocking::blocking;
@@ -29,6 +31,8 @@ pub(super) struct Projects {
     is_isolated: bool,
     watcher: Arc<Watcher>,
     known: Cache<ProjectRoot, Arc<Mutex<Known>>>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
 }
 
 /// What is known of a project from one look to the next.
@@ -49,10 +53,17 @@ struct Watched {
 }
 
 impl Projects {
-    /// Of projects below these roots, as this engine sees them.
-    pub(super) fn new(roots: Arc<AllowedRoots>, engine: Engine, is_isolated: bool, watcher: Arc<Watcher>) -> Self {
+    /// Of projects below these roots, as this engine sees them. They come to be watched by tasks on `tracker`, until `stop`.
+    pub(super) fn new(
+        roots: Arc<AllowedRoots>,
+        engine: Engine,
+        is_isolated: bool,
+        watcher: Arc<Watcher>,
+        tracker: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
         let known = Cache::builder().max_capacity(MOST).time_to_idle(IDLE).build();
-        Self { roots, engine, is_isolated, watcher, known }
+        Self { roots, engine, is_isolated, watcher, known, tracker, stop }
     }
 
     /// A look at a project as it is on disk at the time of the call, or later. One at which nothing was touched since the
@@ -63,7 +74,8 @@ impl Projects {
         let (projects, root, settings) = (Arc::clone(self), root.clone(), settings.clone());
         let (look, is_watched) = blocking(move || projects.look_now(&known, &root, &settings, is_told)).await;
         if !is_watched {
-            tokio::spawn(Arc::clone(self).watch(Arc::clone(&look)));
+            let watching = Arc::clone(self).watch(Arc::clone(&look));
+            self.tracker.spawn(self.stop.clone().run_until_cancelled_owned(watching));
         }
         look
     }

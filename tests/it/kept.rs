@@ -141,7 +141,7 @@ async fn on_a_full_disk_updates_fail_and_nothing_that_was_saved_is_lost() {
 
     // Such text does not compress.
     let names = (0..20_000_u64).map(|number| format!("{:x} = 1\n", Sha256::digest(number.to_le_bytes())));
-    project.write("large.py", &names.map(|line| format!("x{line}")).collect::<String>());
+    project.write("large.py", names.map(|line| format!("x{line}")).collect::<String>());
     let status = update(&server, &root).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     exports(&server, &project, "b.py").await;

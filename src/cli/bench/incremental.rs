@@ -203,7 +203,7 @@ impl Incremental {
         let after = bytes(store.path())?;
 
         let figures = |after, times| Spread::of(times).map(|times| UpdateFigures { after, times });
-        let updates = [
+        let kinds = [
             figures("nothing changed, in a new process with a filled store", fresh),
             figures("nothing changed, warm", warm),
             figures("a change in a file that nobody imports, warm", alone),
@@ -214,7 +214,7 @@ impl Incremental {
             names: project.names(),
             hovers_milliseconds: hovers.map(milliseconds),
             first_milliseconds: milliseconds(first.elapsed),
-            updates: updates.into_iter().flatten().collect(),
+            updates: kinds.into_iter().flatten().collect(),
             hub,
             store_bytes: [before, after],
             read,
