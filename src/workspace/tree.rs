@@ -236,19 +236,33 @@ impl Tree {
             self.note(path, false, changes);
             self.files.remove(path);
             self.linked_files.remove(path);
-        } else if !path.exists() {
-            // A folder that was moved away takes its files along without a word of each.
-            let gone: Vec<_> = self
-                .files
-                .range(path.to_owned()..)
-                .map(|(file, _)| file)
-                .take_while(|file| file.starts_with(path))
-                .cloned()
-                .collect();
-            for file in gone {
-                self.note(&file, false, changes);
+        } else {
+            self.look_below(path, changes);
+        }
+    }
+
+    /// A folder that was moved takes its files along, and another in its place brings its own, without a word of each.
+    fn look_below(&mut self, folder: &Path, changes: &mut Changes) {
+        let is_below = |path: &&PathBuf| path.starts_with(folder);
+        let files = self.files.range(folder.to_owned()..).map(|(file, _)| file);
+        for file in files.take_while(is_below).cloned().collect::<Vec<_>>() {
+            let now = stamp(&file);
+            if now.as_ref() == self.files.get(&file) {
+                continue;
+            }
+            self.note(&file, now.is_some(), changes);
+            if let Some(now) = now {
+                self.files.insert(file, now);
+            } else {
                 self.files.remove(&file);
                 self.linked_files.remove(&file);
+            }
+        }
+        let links = self.links.range(folder.to_owned()..).map(|(link, _)| link);
+        for link in links.take_while(is_below).cloned().collect::<Vec<_>>() {
+            if linked_folder(&link).as_ref() != self.links.get(&link) {
+                changes.lasting = true;
+                self.links.remove(&link);
             }
         }
     }
@@ -451,6 +465,17 @@ mod tests {
         std::fs::rename(at("package"), at(".package")).unwrap();
         assert_eq!(look(&mut tree, &mut other, &[at("package"), at(".package")]), structural);
         assert_eq!(tree.sources().collect::<Vec<_>>(), [at("a.py")]);
+
+        // Another folder in the place of one: what is in it is told of, and what was in the other is not.
+        write("package/c.py", "");
+        write("package/d.py", "");
+        assert_eq!(look(&mut tree, &mut other, &[at("package/c.py"), at("package/d.py")]), structural);
+        write(".other/d.py", "x = 1\n");
+        std::fs::rename(at("package"), at(".third")).unwrap();
+        std::fs::rename(at(".other"), at("package")).unwrap();
+        let both = Changes { edited: vec![at("package/d.py")], ..structural.clone() };
+        assert_eq!(look(&mut tree, &mut other, &[at("package")]), both);
+        assert_eq!(tree.sources().collect::<Vec<_>>(), [at("a.py"), at("package/d.py")]);
     }
 
     #[test]
