@@ -1,4 +1,4 @@
-// What files import: the modules that they name, and the files that Pyright takes for them.
+// What files import: the modules that they name, and the files that Pyright takes for them; and who imports a file.
 'use strict';
 const { createHash } = require('node:crypto');
 
@@ -36,4 +36,17 @@ function importsOf(program, uri) {
     return { uri, sha256, names: [...new Set(names)], files: [...files.values()] };
 }
 
-module.exports = { importsOf };
+/**
+ * These files and all that import them, directly or through others, as far as files were read.
+ * @param {Iterable<any>} infos what a program holds of files @returns {Set<any>}
+ */
+function dependentsOf(infos) {
+    const all = new Set(infos);
+    // Those that are added meanwhile are gone through too.
+    for (const { importedBy, shadowedBy, builtinsImportedBy } of all) {
+        for (const other of [...importedBy, ...shadowedBy, ...(builtinsImportedBy ?? [])]) all.add(other);
+    }
+    return all;
+}
+
+module.exports = { importsOf, dependentsOf };

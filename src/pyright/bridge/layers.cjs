@@ -9,8 +9,11 @@
 // - What a function without a return annotation returns is inferred by an evaluator of its own for that function, and
 //   kept for all who call it from other files. Nothing is kept of functions that call each other in a circle: what one
 //   of them returns depends on which of them was asked first. Their callers infer them, each for itself.
+//
+// Where files are edited, the layers keep what depends on none of them.
 'use strict';
 const { whenExported, exportsWith } = require('./bundle.cjs');
+const { dependentsOf } = require('./imports.cjs');
 
 const STANDARD_STUBS = 'typeshed-fallback/stdlib/';
 /** Numbers of `ParseNodeType`, which are the same in all recent releases; `check.cjs` would find them wrong. */
@@ -114,11 +117,13 @@ class Layers {
     static nodes = new Nodes();
     /** Not zero while an evaluator is made here; else Pyright makes one, since what was inferred holds no longer. */
     static #making = 0;
+    /** What programs hold of the files that are being marked as edited; none where more than those can be otherwise. @type {Set<any> | undefined} */
+    static #edited;
 
     /** Counts up whenever what was evaluated holds no longer. */
     generation = 0;
-    /** Questions that were answered from a layer, for tests. */
-    statistics = { standard: 0, inferred: 0, reused: 0, restarted: 0 };
+    /** How often something was evaluated for a layer. */
+    statistics = { standard: 0, inferred: 0 };
     /** Of the standard library's stubs: the type cache of `#standard`. @type {Map<number, Entry>} */
     #standardEntries = new PlainMap();
     /** @type {any} */
@@ -173,7 +178,20 @@ class Layers {
             };
         });
         whenExported('Program', ({ Program: { prototype } }) => {
-            const create = prototype._createNewEvaluator;
+            const { _createNewEvaluator: create, markFilesDirty, markAllFilesDirty, _markFileDirtyRecursive: mark } = prototype;
+            prototype.markFilesDirty = function (/** @type {any[]} */ ...args) {
+                // Where it goes by another name, whatever is evaluated is dropped for each edit.
+                return Layers.#editing(mark && new Set(), () => markFilesDirty.apply(this, args));
+            };
+            prototype.markAllFilesDirty = function (/** @type {any[]} */ ...args) {
+                return Layers.#editing(undefined, () => markAllFilesDirty.apply(this, args));
+            };
+            if (mark) {
+                prototype._markFileDirtyRecursive = function (/** @type {any} */ info, /** @type {any[]} */ ...args) {
+                    Layers.#edited?.add(info);
+                    return mark.call(this, info, ...args);
+                };
+            }
             prototype._createNewEvaluator = function () {
                 if (Layers.#making === 0) Layers.#byProgram.get(this)?.drop();
                 return create.call(this);
@@ -181,16 +199,36 @@ class Layers {
         });
     }
 
-    /** Forgets all that was evaluated. */
+    /** @param {Set<any> | undefined} edited @param {() => void} mark */
+    static #editing(edited, mark) {
+        const saved = Layers.#edited;
+        Layers.#edited = edited;
+        try {
+            mark();
+        } finally {
+            Layers.#edited = saved;
+        }
+    }
+
+    /** Forgets what was evaluated, but for what depends on no file that is being marked as edited. */
     drop() {
         this.generation++;
-        this.#standard = this.#documentation = undefined;
-        this.#standardEntries = new PlainMap();
-        this.#asked = new Set();
-        this.#returns = new PlainMap();
+        this.#documentation = undefined;
         this.#provisional = new PlainMap();
         this.#stack = [];
         Layers.nodes.sweep(this.program);
+        const others = new Set(Layers.#edited && [...dependentsOf(Layers.#edited)].map(({ uri }) => uri.key));
+        if (Layers.#edited && ![...others].some((file) => file.includes(STANDARD_STUBS))) {
+            for (const suite of this.#returns.keys()) {
+                const found = Layers.nodes.inferred.get(suite);
+                if (!found || others.has(found.file)) this.#returns.delete(suite);
+            }
+            return;
+        }
+        this.#standard = undefined;
+        this.#standardEntries = new PlainMap();
+        this.#asked = new Set();
+        this.#returns = new PlainMap();
     }
 
     /** Finds the type cache among an evaluator's maps, by entries for these names. @param {any[]} names nodes */
@@ -328,7 +366,6 @@ class Layers {
                     begun.pop();
                 } catch (error) {
                     if (!(error instanceof InferFirst)) throw error;
-                    this.statistics.restarted++;
                     begun.push({ suite: error.suite, base: this.#stack.length });
                 }
             }
@@ -341,10 +378,7 @@ class Layers {
     /** @param {number} suite @param {Inferred} found @returns {Entry | null} */
     #infer(suite, { node }) {
         const kept = this.#returns.get(suite);
-        if (kept !== undefined) {
-            this.statistics.reused++;
-            return kept;
-        }
+        if (kept !== undefined) return kept;
         const stack = this.#stack;
         const depth = stack.length;
         const underWay = stack.findIndex((other) => other.suite === suite);

@@ -8,7 +8,7 @@ const { createHash } = require('node:crypto');
 const { whenExported, exportsWith } = require('./bundle.cjs');
 const { Answers, Documentation } = require('./answers.cjs');
 const { check } = require('./check.cjs');
-const { importsOf } = require('./imports.cjs');
+const { dependentsOf, importsOf } = require('./imports.cjs');
 const { Layers } = require('./layers.cjs');
 const { inSlices } = require('./slices.cjs');
 
@@ -56,8 +56,9 @@ function install() {
             connection.onRequest('pyrightd/dependents', async (/** @type {{ uris: string[] }} */ params) => {
                 const { program, service } = await programOf(this, params.uris[0]);
                 const { convertUriToLspUriString } = exportsWith('convertUriToLspUriString');
-                const uris = params.uris.map((uri) => this.convertLspUriStringToUri(uri));
-                return { uris: dependents(program, uris).map((uri) => convertUriToLspUriString(service.fs, uri)) };
+                const infos = params.uris.map((uri) => program.getSourceFileInfo(this.convertLspUriStringToUri(uri)));
+                const dependents = dependentsOf(infos.filter((info) => info));
+                return { uris: [...dependents].map(({ uri }) => convertUriToLspUriString(service.fs, uri)) };
             });
         };
     });
@@ -203,21 +204,6 @@ async function tellImports(server, lspUris, token) {
         underWay--;
     }
     return { uris, files: told };
-}
-
-/** These files and all that import them, directly or through others, as far as files were read. @param {any} program @param {any[]} uris */
-function dependents(program, uris) {
-    const left = uris.map((uri) => program.getSourceFileInfo(uri)).filter((info) => info);
-    const all = new Set(left);
-    for (let info = left.pop(); info; info = left.pop()) {
-        const others = [...info.importedBy, ...info.shadowedBy, ...info.builtinsImportedBy ?? []];
-        for (const other of others) {
-            if (all.has(other)) continue;
-            all.add(other);
-            left.push(other);
-        }
-    }
-    return [...all].map((info) => info.uri);
 }
 
 module.exports = { install };

@@ -70,6 +70,26 @@ for (const [what, files] of Object.entries(projects)) {
     });
 }
 
+/** An edit of a file: what it declares is another type, and all else stays. @param {string} text @param {number} number */
+function edited(text, number) {
+    return text.replace(/\breturn /g, (found) => `${found}[${number}], `) + `\nadded${number} = ${number}\n`;
+}
+
+for (const [what, files] of Object.entries(projects)) {
+    test(`${what}: after each edit of a file, the answers are those of a fresh server`, async () => {
+        using project = new Project(files);
+        await using warm = await Server.start(project);
+        await told(warm, project.files, 1);
+        for (const [number, name] of shuffled(project.files, 9).slice(0, 2).entries()) {
+            project.write(name, edited(project.read(name), number));
+            warm.touched({ [name]: 'changed' });
+            const results = await told(warm, shuffled(project.files, number), number % 2 ? WINDOW : 1);
+            await using fresh = await Server.start(project);
+            assertSame(results, await told(fresh, project.files, 1));
+        }
+    });
+}
+
 test('hovers before do not show in the answers', async () => {
     using project = new Project(CIRCLES);
     await using one = await Server.start(project);
