@@ -4,14 +4,19 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use petgraph::algo::kosaraju_scc;
 use petgraph::graph::DiGraph;
 use sha2::{Digest as _, Sha256};
 
+use crate::model::Digest;
+
 /// One file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Node {
+    /// Of its bytes; none where it can't be read.
+    pub(super) digest: Option<Digest>,
     /// Of its name, its bytes, and what its imports could find; none where that is not known.
     pub(super) own: Option<[u8; 32]>,
     /// The files that it imports.
@@ -22,7 +27,7 @@ pub(super) struct Node {
 ///
 /// Files that import each other in a circle depend on the same. A file has none where something that it depends on is not
 /// known.
-pub(super) fn digests(nodes: &HashMap<PathBuf, Node>) -> HashMap<&Path, [u8; 32]> {
+pub(super) fn digests(nodes: &HashMap<PathBuf, Arc<Node>>) -> HashMap<&Path, [u8; 32]> {
     let mut graph = DiGraph::<&Path, ()>::with_capacity(nodes.len(), nodes.len() * 8);
     let indexes: HashMap<&Path, _> = nodes.keys().map(|path| (path.as_path(), graph.add_node(path))).collect();
     let mut unknown = vec![false; nodes.len()];
@@ -87,7 +92,7 @@ mod tests {
             let (head, imports) = file.split_once('>').unwrap();
             let name = head.chars().next().unwrap();
             let own = (!head.ends_with('?')).then(|| Sha256::digest(head).into());
-            (path(name), Node { own, imports: imports.chars().map(path).collect() })
+            (path(name), Arc::new(Node { digest: None, own, imports: imports.chars().map(path).collect() }))
         });
         let nodes = nodes.collect();
         digests(&nodes)
@@ -134,9 +139,9 @@ mod tests {
     #[test]
     fn a_long_chain_is_no_trouble() {
         let path = |at: usize| PathBuf::from(at.to_string());
-        let node = |at: usize| Node { own: Some([1; 32]), imports: vec![path(at + 1)] };
-        let mut nodes: HashMap<_, _> = (0..100_000).map(|at| (path(at), node(at))).collect();
-        nodes.insert(path(100_000), Node { own: Some([2; 32]), imports: Vec::new() });
+        let node = |own, imports| Arc::new(Node { digest: None, own: Some([own; 32]), imports });
+        let mut nodes: HashMap<_, _> = (0..100_000).map(|at| (path(at), node(1, vec![path(at + 1)]))).collect();
+        nodes.insert(path(100_000), node(2, Vec::new()));
         assert_eq!(digests(&nodes).len(), 100_001);
     }
 }

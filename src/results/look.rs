@@ -2,14 +2,15 @@
 //!
 //! What the files import is left to the module above.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::Keys;
+use super::graph::Node;
 use crate::model::{Digest, ProjectRoot, ProjectSettings};
 use crate::pyright::bridge;
 use crate::pyright::install::Engine;
@@ -69,8 +70,15 @@ pub struct Look {
     version: Option<String>,
     /// Of all that is the same for every file; none where types can depend on what is not looked at.
     common: Option<[u8; 32]>,
-    /// What files depend on, as far as it was asked for. Bytes were read after the look.
-    known: Mutex<Keys>,
+    /// What was found out of its files.
+    known: Mutex<Known>,
+}
+
+/// What was found out of the files that were looked at, as far as it was asked for. Their bytes were read after the look.
+#[derive(Debug, Default)]
+struct Known {
+    nodes: HashMap<PathBuf, Arc<Node>>,
+    keys: Keys,
 }
 
 impl Look {
@@ -95,10 +103,17 @@ impl Look {
         look
     }
 
-    /// The next look, at the files as they are by now; `is_other` where some came or went, or are no sources.
-    pub(super) fn after(&self, tree: Tree, engine: &Engine, is_other: bool) -> Self {
-        if is_other {
-            return Self::new(self.grounds.clone(), tree, engine, self.version.is_some(), Arc::clone(&self.seen));
+    /// The next look, at the files as they are by now.
+    pub(super) fn anew(&self, tree: Tree, engine: &Engine) -> Self {
+        Self::new(self.grounds.clone(), tree, engine, self.version.is_some(), Arc::clone(&self.seen))
+    }
+
+    /// The next look, at the files as they are by now, where only the bytes of these sources can be others.
+    pub(super) fn after(&self, tree: Tree, edited: &[PathBuf]) -> Self {
+        // What each file imports is as it was; what it depends on through others is to be put together anew.
+        let mut nodes = self.lock().nodes.clone();
+        for path in edited {
+            nodes.remove(path);
         }
         Self {
             grounds: self.grounds.clone(),
@@ -109,7 +124,7 @@ impl Look {
             standard: self.standard.clone(),
             version: self.version.clone(),
             common: self.common,
-            known: Mutex::default(),
+            known: Mutex::new(Known { nodes, keys: Keys::default() }),
         }
     }
 
@@ -150,15 +165,33 @@ impl Look {
 
     /// What is known of what these files depend on.
     pub(super) fn known(&self, files: &[PathBuf]) -> Keys {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = files.iter().filter_map(|path| Some((path.clone(), known.0.get(path)?.clone())));
+        let known = self.lock();
+        let found = files.iter().filter_map(|path| Some((path.clone(), known.keys.0.get(path)?.clone())));
         Keys(found.collect())
     }
 
-    /// Adds what these files depend on.
-    pub(super) fn know(&self, keys: &Keys) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.0.extend(keys.0.iter().map(|(path, key)| (path.clone(), key.clone())));
+    /// What is known of these files themselves, and of which nothing is.
+    pub(super) fn nodes(&self, files: HashSet<PathBuf>) -> (Vec<(PathBuf, Arc<Node>)>, Vec<PathBuf>) {
+        let known = self.lock();
+        let (mut found, mut missing) = (Vec::with_capacity(files.len()), Vec::new());
+        for path in files {
+            match known.nodes.get(&path) {
+                Some(node) => found.push((path, Arc::clone(node))),
+                None => missing.push(path),
+            }
+        }
+        (found, missing)
+    }
+
+    /// Adds what was found out of files.
+    pub(super) fn know(&self, nodes: impl Iterator<Item = (PathBuf, Arc<Node>)>, keys: &Keys) {
+        let mut known = self.lock();
+        known.nodes.extend(nodes);
+        known.keys.0.extend(keys.0.iter().map(|(path, key)| (path.clone(), key.clone())));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a file is among those that were looked at.

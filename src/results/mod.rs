@@ -149,61 +149,60 @@ impl Results {
             return Ok(Some(known));
         }
         let mut learnt: Vec<(Key, Arc<str>)> = Vec::new();
-        let mut nodes: HashMap<PathBuf, Node> = HashMap::new();
-        let mut own: HashMap<PathBuf, Digest> = HashMap::new();
-        let mut wave: Vec<PathBuf> = files.clone();
+        let mut nodes: HashMap<PathBuf, Arc<Node>> = HashMap::new();
+        let mut new: Vec<(PathBuf, Arc<Node>)> = Vec::new();
+        let mut wave: HashSet<PathBuf> = files.iter().cloned().collect();
         while !wave.is_empty() {
-            let files = std::mem::take(&mut wave);
-            let found = self.nodes(look, &common, files, spoilt, engine, &mut learnt).await?;
-            let mut next: HashSet<PathBuf> = HashSet::new();
-            for (file, mut node) in found {
-                // They are the same for all, and known by Pyright's release.
-                node.imports.retain(|path| !look.is_standard(path));
-                next.extend(node.imports.iter().cloned());
-                own.extend(file.named.map(|(digest, _)| (file.path.clone(), digest)));
-                nodes.insert(file.path, node);
-            }
-            wave = next.into_iter().filter(|path| !nodes.contains_key(path)).collect();
+            let (unsure, wanted): (HashSet<_>, HashSet<_>) =
+                std::mem::take(&mut wave).into_iter().partition(|path| spoilt.contains(path));
+            let (mut found, missing) = look.nodes(wanted);
+            let read = self.nodes(look, &common, missing, engine, &mut learnt).await?;
+            new.extend(read.iter().cloned());
+            found.extend(unsure.into_iter().map(|path| (path, Arc::default())));
+            found.extend(read);
+            wave.extend(found.iter().flat_map(|(_, node)| &node.imports).cloned());
+            nodes.extend(found);
+            wave.retain(|path| !nodes.contains_key(path));
         }
         if !self.remember(look, learnt).await? {
             return Ok(None);
         }
         // Only of what was looked at is it known that nobody touched it.
-        let is_lasting = spoilt.is_empty() && nodes.keys().all(|path| look.holds(path) || look.is_engine(path));
+        let is_lasting = |path: &Path| look.holds(path) || look.is_engine(path);
+        new.retain(|(path, node)| node.own.is_some() && is_lasting(path));
+        let is_all_lasting = spoilt.is_empty() && nodes.keys().all(|path| is_lasting(path));
         let found = blocking(move || {
             let digests = graph::digests(&nodes);
             let found = files.into_iter().filter_map(|path| {
                 let digest = *digests.get(path.as_path())?;
                 let key = key("file", &[&common, &digest]).0;
-                let own = own.remove(&path)?;
+                let own = nodes.get(&path)?.digest.clone()?;
                 Some((path, (key, own)))
             });
             Keys(found.collect())
         });
         let found = found.await;
-        if is_lasting {
-            look.know(&found);
-        }
+        look.know(new.into_iter(), if is_all_lasting { &found } else { &known });
         known.0.extend(found.0);
         Ok(Some(known))
     }
 
-    /// What is known of these files' imports.
+    /// What these files are, as far as their imports are known.
     async fn nodes(
         &self,
         look: &Arc<Look>,
         common: &[u8; 32],
         files: Vec<PathBuf>,
-        spoilt: &HashSet<PathBuf>,
         engine: Option<&Arc<Session>>,
         learnt: &mut Vec<(Key, Arc<str>)>,
-    ) -> Result<Vec<(File, Node)>, StoreError> {
+    ) -> Result<Vec<(PathBuf, Arc<Node>)>, StoreError> {
+        if files.is_empty() {
+            return Ok(Vec::new());
+        }
         let (now, common) = (Arc::clone(look), *common);
-        let files = files.into_iter().map(|path| (spoilt.contains(&path), path)).collect::<Vec<_>>();
         let files: Vec<File> = blocking(move || {
-            let file = |(is_spoilt, path): &(bool, PathBuf)| {
-                let digest = if *is_spoilt { None } else { now.digest(path) };
-                let named = digest.map(|digest| {
+            let file = |path: &PathBuf| {
+                let named = now.digest(path).map(|digest| {
                     let key = key("names", &[&common, now.name(path).as_bytes(), digest.as_str().as_bytes()]);
                     (digest, key)
                 });
@@ -223,12 +222,14 @@ impl Results {
             learn(look, &missing, told, &mut found, learnt).await;
         }
         let node = |file: File| {
-            let found = file.key().and_then(|key| found.get(&key));
-            let node = match found {
-                Some((own, imports)) => Node { own: Some(*own), imports: imports.clone() },
-                None => Node { own: None, imports: Vec::new() },
+            let (own, mut imports) = match file.key().and_then(|key| found.get(&key)) {
+                Some((own, imports)) => (Some(*own), imports.clone()),
+                None => (None, Vec::new()),
             };
-            (file, node)
+            // They are the same for all, and known by Pyright's release.
+            imports.retain(|path| !look.is_standard(path));
+            let digest = file.named.map(|(digest, _)| digest);
+            (file.path, Arc::new(Node { digest, own, imports }))
         };
         Ok(files.into_iter().map(node).collect())
     }

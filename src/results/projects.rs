@@ -138,11 +138,17 @@ impl Watched {
             return Some(Self { look, touched });
         }
         let mut tree = look.tree().clone();
-        let changes = tree.look(&touched.take());
+        let since = touched.take();
+        let changes = tree.look(&since);
         if changes.lasting {
             return None;
         }
-        let look = if changes.is_empty() { look } else { Arc::new(look.after(tree, engine, changes.structural)) };
+        let look = match changes {
+            changes if changes.is_empty() => look,
+            // Of which files were edited, stamps alone are too weak a word.
+            changes if !changes.structural && !since.everything => Arc::new(look.after(tree, &changes.edited)),
+            _ => Arc::new(look.anew(tree, engine)),
+        };
         Some(Self { look, touched })
     }
 }
