@@ -22,7 +22,7 @@ use crate::pyright::infer::infer;
 use crate::pyright::registry::Registry;
 use crate::pyright::session::{Asked, Document, Session, SessionError};
 use crate::pyright::supervisor::{Lease, LeaseError};
-use crate::results::{Look, Results, Told};
+use crate::results::{Look, Results, Sought, Told};
 use crate::store::{Key, StoreError};
 use crate::workspace::names;
 use crate::workspace::paths::{self, PathError};
@@ -239,7 +239,9 @@ impl Exporter {
         let results = self.results.as_ref()?;
         let look = results.look(&access.root, &access.settings).await;
         let found = async {
-            let keys = results.keys(&look, paths, &HashSet::new(), None).await?.unwrap_or_default();
+            // What was told with more beside it will do.
+            let sought = Sought { files: paths, with_sources: true, spoilt: &HashSet::new() };
+            let keys = results.keys(&look, sought, None).await?.unwrap_or_default();
             let all = Extras { documentation: true, definitions: true };
             let wanted = [access.extras, all];
             let wanted = paths.iter().flat_map(|path| wanted.map(|extras| (path, extras)));

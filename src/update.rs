@@ -17,7 +17,7 @@ use crate::pyright::batch::Extras;
 use crate::pyright::registry::Registry;
 use crate::pyright::session::Session;
 use crate::pyright::supervisor::LeaseError;
-use crate::results::{Keys, Look, Results};
+use crate::results::{Keys, Look, Results, Sought};
 use crate::snapshot::{Delta, Form, Recorded, diff};
 use crate::store::{Base, Key, NewSnapshot, Snapshot, SnapshotFile, Store, StoreError};
 use crate::workspace::git::Repository;
@@ -130,8 +130,8 @@ impl Attempt {
     }
 
     /// Whether it is known what these files depend on.
-    fn knows(&self, paths: &[PathBuf]) -> bool {
-        paths.iter().all(|path| self.keys.digest(path).is_some())
+    fn knows(&self, paths: &[PathBuf], form: Form) -> bool {
+        paths.iter().all(|path| self.keys.of(path, extras(form)).is_some())
     }
 }
 
@@ -230,13 +230,25 @@ impl Updater {
         };
         let mut attempt = Attempt { look, keys: Keys::default(), sources, base, before };
         let paths = attempt.seen(attempt.sources.keys());
-        attempt.keys = self.results.keys(&attempt.look, &paths, &HashSet::new(), None).await?.unwrap_or_default();
+        attempt.keys = self.keys(update, &attempt.look, &paths, None).await?.unwrap_or_default();
         // What a changed file imports can only be told by an engine. A first snapshot's files are better exported first:
         // they are read for that anyway.
-        if attempt.base.is_some() && !attempt.knows(&paths) && !self.learn(update, &mut attempt).await? {
+        if attempt.base.is_some() && !attempt.knows(&paths, form(update)) && !self.learn(update, &mut attempt).await? {
             return Ok(None);
         }
         Ok(Some(attempt))
+    }
+
+    /// What these files depend on, in the form that is wanted.
+    async fn keys(
+        &self,
+        update: &Update,
+        look: &Arc<Look>,
+        files: &[PathBuf],
+        engine: Option<&Arc<Session>>,
+    ) -> Result<Option<Keys>, StoreError> {
+        let with_sources = extras(form(update)).reach_sources();
+        self.results.keys(look, Sought { files, with_sources, spoilt: &HashSet::new() }, engine).await
     }
 
     /// Has an engine tell what files import, where that is not known. False where the project changed meanwhile.
@@ -244,8 +256,7 @@ impl Updater {
         if attempt.look.shared().is_some() {
             let paths = attempt.seen(attempt.sources.keys());
             let engine = self.engine(&update.root).await?;
-            let keys = self.results.keys(&attempt.look, &paths, &HashSet::new(), Some(&engine)).await?;
-            let Some(keys) = keys else { return Ok(false) };
+            let Some(keys) = self.keys(update, &attempt.look, &paths, Some(&engine)).await? else { return Ok(false) };
             attempt.keys = keys;
         }
         Ok(true)
@@ -388,7 +399,8 @@ impl Updater {
             if !self.is_as_it_was(update, &attempt.look).await {
                 return Ok(false);
             }
-            if !attempt.knows(&attempt.seen(some.iter().map(|(name, _)| name))) && !self.learn(update, attempt).await? {
+            let told = attempt.seen(some.iter().map(|(name, _)| name));
+            if !attempt.knows(&told, form(update)) && !self.learn(update, attempt).await? {
                 return Ok(false);
             }
             let mut contents = Vec::with_capacity(some.len());

@@ -35,6 +35,12 @@ pub struct Extras {
 }
 
 impl Extras {
+    /// Whether any of it is told of the sources that stubs stand for.
+    #[must_use]
+    pub fn reach_sources(self) -> bool {
+        self.documentation || self.definitions
+    }
+
     /// Whether all that `other` asks for is told.
     #[must_use]
     pub fn cover(self, other: Self) -> bool {
@@ -103,8 +109,10 @@ pub struct Imports {
     pub digest: Digest,
     /// The modules as it names them; see [`crate::workspace::shape::Module`].
     pub names: Vec<String>,
-    /// The files that the engine takes for them, and those that it reads documentation from.
+    /// The files that the engine takes for them.
     pub files: Vec<PathBuf>,
+    /// The sources that stubs among them stand for, or the file itself: documentation and definitions are told of those.
+    pub sources: Vec<PathBuf>,
 }
 
 /// The bridge's answer about what files import.
@@ -120,6 +128,7 @@ struct FileTold {
     sha256: String,
     names: Vec<String>,
     imports: Vec<usize>,
+    sources: Vec<usize>,
 }
 
 impl ImportsTold {
@@ -127,10 +136,13 @@ impl ImportsTold {
     pub fn files(self, is_lasting: impl Fn(&Path) -> bool) -> Vec<Imports> {
         let paths: Vec<Option<PathBuf>> = self.uris.iter().map(|uri| path_of(uri)).collect();
         let path = |index: usize| paths.get(index).cloned().flatten();
-        let file = |FileTold { file, sha256, names, imports }: FileTold| {
-            let files = imports.into_iter().map(path).collect::<Option<Vec<_>>>()?;
-            let files = files.into_iter().filter(|path| is_lasting(path)).collect();
-            Some(Imports { path: path(file)?, digest: Digest::from_hex(&sha256)?, names, files })
+        let lasting = |indexes: Vec<usize>| {
+            let files = indexes.into_iter().map(path).collect::<Option<Vec<_>>>()?;
+            Some(files.into_iter().filter(|path| is_lasting(path)).collect())
+        };
+        let file = |FileTold { file, sha256, names, imports, sources }: FileTold| {
+            let (files, sources) = (lasting(imports)?, lasting(sources)?);
+            Some(Imports { path: path(file)?, digest: Digest::from_hex(&sha256)?, names, files, sources })
         };
         self.files.into_iter().filter_map(file).collect()
     }

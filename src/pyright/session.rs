@@ -204,18 +204,20 @@ impl Session {
         &self.condemned
     }
 
-    /// What these files import, as far as the engine holds them. They are read for it, but not evaluated.
+    /// What these files import, as far as the engine holds them, and what these sources do that stubs stand for. They are
+    /// read for it, but not evaluated.
     ///
     /// # Errors
     /// As [`Session::ask`].
     ///
     /// # Cancel safety
     /// As [`Session::ask`].
-    pub async fn imports(self: &Arc<Self>, paths: &[PathBuf]) -> Result<Vec<Imports>, SessionError> {
+    pub async fn imports(self: &Arc<Self>, paths: &[&Path], sources: &[&Path]) -> Result<Vec<Imports>, SessionError> {
         let cancelled = CancellationToken::new();
         let _guard = cancelled.clone().drop_guard();
         let session = Arc::clone(self);
-        let parameters = json!({ "uris": paths.iter().map(|path| uri(path)).collect::<Vec<_>>() });
+        let uris = |paths: &[&Path]| paths.iter().map(|path| uri(path)).collect::<Vec<_>>();
+        let parameters = json!({ "uris": uris(paths), "sources": uris(sources) });
         let asking = async move {
             let _view = session.hold_view(false).await;
             if !session.is_usable() {

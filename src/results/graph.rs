@@ -21,20 +21,29 @@ pub(super) struct Node {
     pub(super) own: Option<[u8; 32]>,
     /// The files that it imports.
     pub(super) imports: Vec<PathBuf>,
+    /// The sources that stubs among them stand for, or the file itself. No types are told of those.
+    pub(super) sources: Vec<PathBuf>,
 }
 
-/// Of each file, a digest of itself and of all that it imports, directly or through others.
+impl Node {
+    /// What it depends on: where more than types is told, sources too.
+    pub(super) fn others(&self, with_sources: bool) -> impl Iterator<Item = &PathBuf> {
+        self.imports.iter().chain(self.sources.iter().filter(move |_| with_sources))
+    }
+}
+
+/// Of each file, a digest of itself and of all that it imports, directly or through others; of sources too, where they count.
 ///
 /// Files that import each other in a circle depend on the same. A file has none where something that it depends on is not
 /// known.
-pub(super) fn digests(nodes: &HashMap<PathBuf, Arc<Node>>) -> HashMap<&Path, [u8; 32]> {
+pub(super) fn digests(nodes: &HashMap<PathBuf, Arc<Node>>, with_sources: bool) -> HashMap<&Path, [u8; 32]> {
     let mut graph = DiGraph::<&Path, ()>::with_capacity(nodes.len(), nodes.len() * 8);
     let indexes: HashMap<&Path, _> = nodes.keys().map(|path| (path.as_path(), graph.add_node(path))).collect();
     let mut unknown = vec![false; nodes.len()];
     for (path, node) in nodes {
         let from = indexes[path.as_path()];
         unknown[from.index()] |= node.own.is_none();
-        for import in &node.imports {
+        for import in node.others(with_sources) {
             match indexes.get(import.as_path()) {
                 Some(&to) => {
                     graph.add_edge(from, to, ());
@@ -85,17 +94,20 @@ pub(super) fn digests(nodes: &HashMap<PathBuf, Arc<Node>>) -> HashMap<&Path, [u8
 mod tests {
     use super::*;
 
-    /// Digests of files that are named by letters; `a1>bc` is the first version of `a`, which imports `b` and `c`.
-    fn of(files: &[&str]) -> HashMap<char, [u8; 32]> {
+    /// Digests of files that are named by letters; `a1>bc~d` is the first version of `a`, which imports `b` and `c`, of which
+    /// one is a stub for `d`.
+    fn of(files: &[&str], with_sources: bool) -> HashMap<char, [u8; 32]> {
         let path = |name: char| PathBuf::from(name.to_string());
         let nodes = files.iter().map(|file| {
-            let (head, imports) = file.split_once('>').unwrap();
+            let (head, others) = file.split_once('>').unwrap();
+            let (imports, sources) = others.split_once('~').unwrap_or((others, ""));
+            let [imports, sources] = [imports, sources].map(|names| names.chars().map(path).collect());
             let name = head.chars().next().unwrap();
             let own = (!head.ends_with('?')).then(|| Sha256::digest(head).into());
-            (path(name), Arc::new(Node { digest: None, own, imports: imports.chars().map(path).collect() }))
+            (path(name), Arc::new(Node { digest: None, own, imports, sources }))
         });
         let nodes = nodes.collect();
-        digests(&nodes)
+        digests(&nodes, with_sources)
             .into_iter()
             .map(|(path, digest)| (path.to_str().unwrap().chars().next().unwrap(), digest))
             .collect()
@@ -103,7 +115,7 @@ mod tests {
 
     /// The files whose digests differ.
     fn differ(one: &[&str], other: &[&str]) -> String {
-        let (one, other) = (of(one), of(other));
+        let (one, other) = (of(one, true), of(other, true));
         let mut names: Vec<char> = one.keys().chain(other.keys()).copied().collect();
         names.sort_unstable();
         names.dedup();
@@ -124,24 +136,33 @@ mod tests {
         let files = ["a1>b", "b1>c", "c1>bd", "d1>", "e1>d"];
         assert_eq!(differ(&files, &["a1>b", "b1>c", "c2>bd", "d1>", "e1>d"]), "abc");
         assert_eq!(differ(&files, &["a1>b", "b1>c", "c1>bd", "d2>", "e1>d"]), "abcde");
-        let found = of(&files);
+        let found = of(&files, true);
         assert_ne!(found[&'b'], found[&'c']);
     }
 
     #[test]
     fn what_is_not_known_spoils_all_that_depends_on_it() {
-        let found = of(&["a1>b", "b?>", "c1>d", "d1>", "e1>x"]);
+        let found = of(&["a1>b", "b?>", "c1>d", "d1>", "e1>x"], true);
         let mut names: Vec<_> = found.into_keys().collect();
         names.sort_unstable();
         assert_eq!(names, ['c', 'd']);
     }
 
     #[test]
+    fn sources_show_where_they_count() {
+        let (one, other) = (["a1>b~s", "b1>", "s1>t", "t1>"], ["a1>b~s", "b1>", "s1>t", "t2>"]);
+        assert_eq!(differ(&one, &other), "ast");
+        assert_eq!(of(&one, false)[&'a'], of(&other, false)[&'a']);
+        let unknown = ["a1>b~s", "b1>", "s?>"];
+        assert!(of(&unknown, false).contains_key(&'a') && !of(&unknown, true).contains_key(&'a'));
+    }
+
+    #[test]
     fn a_long_chain_is_no_trouble() {
         let path = |at: usize| PathBuf::from(at.to_string());
-        let node = |own, imports| Arc::new(Node { digest: None, own: Some([own; 32]), imports });
+        let node = |own, imports| Arc::new(Node { digest: None, own: Some([own; 32]), imports, sources: Vec::new() });
         let mut nodes: HashMap<_, _> = (0..100_000).map(|at| (path(at), node(1, vec![path(at + 1)]))).collect();
         nodes.insert(path(100_000), node(2, Vec::new()));
-        assert_eq!(digests(&nodes).len(), 100_001);
+        assert_eq!(digests(&nodes, true).len(), 100_001);
     }
 }

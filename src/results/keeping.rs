@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Look, Results};
+use super::{Look, Results, Sought};
 use crate::pyright::batch::Evaluated;
 use crate::pyright::session::Session;
 use crate::store::StoreError;
@@ -77,15 +77,16 @@ impl Results {
             return Ok(());
         }
         let files: Vec<PathBuf> = told.iter().map(|told| told.path.clone()).collect();
+        let with_sources = told.iter().any(|told| told.evaluated.extras().reach_sources());
         for _ in 0..MAX_CHANGES {
             let now = self.look_again(before).await;
             let (touched, is_other) = now.differences(before);
             if is_other {
                 return Ok(());
             }
-            let Some(keys) = self.keys(&now, &files, &touched.into_iter().collect(), Some(engine)).await? else {
-                continue;
-            };
+            let spoilt = touched.into_iter().collect();
+            let sought = Sought { files: &files, with_sources, spoilt: &spoilt };
+            let Some(keys) = self.keys(&now, sought, Some(engine)).await? else { continue };
             // The bytes were read after the look.
             if !now.is_same(&*self.look_again(before).await) {
                 continue;

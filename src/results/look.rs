@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::Keys;
 use super::graph::Node;
+use super::{Depended, Keys};
 use crate::model::{Digest, ProjectRoot, ProjectSettings};
 use crate::pyright::bridge;
 use crate::pyright::install::Engine;
@@ -22,7 +22,7 @@ use crate::workspace::shape::{Candidate, Finder, Module, Shape};
 use crate::workspace::tree::{Tree, identity};
 
 /// Counts up whenever keys are made of something else.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Modules that Pyright imports into every file.
 const ALWAYS: [&str; 3] = ["__builtins__", "builtins", "_typeshed._type_checker_internals"];
 /// Folders below a root in which Pyright looks for imports too.
@@ -163,10 +163,13 @@ impl Look {
         &self.seen
     }
 
-    /// What is known of what these files depend on.
-    pub(super) fn known(&self, files: &[PathBuf]) -> Keys {
+    /// What is known of what these files depend on, where what is to be `sought` was.
+    pub(super) fn known(&self, files: &[PathBuf], sought: impl Fn(&Depended) -> bool) -> Keys {
         let known = self.lock();
-        let found = files.iter().filter_map(|path| Some((path.clone(), known.keys.0.get(path)?.clone())));
+        let found = files.iter().filter_map(|path| {
+            let depended = known.keys.0.get(path).filter(|depended| sought(depended))?;
+            Some((path.clone(), depended.clone()))
+        });
         Keys(found.collect())
     }
 

@@ -41,6 +41,9 @@ const REMEMBERED: u64 = 16 << 20;
 /// Files that an engine is asked about at once.
 const ASKED: usize = 200;
 
+/// What stands before a source that a stub stands for, among the files that a file imports.
+const SOURCE: char = '~';
+
 /// What is kept of results, for all projects.
 #[derive(Debug)]
 pub struct Results {
@@ -55,24 +58,47 @@ pub struct Results {
     stop: CancellationToken,
 }
 
-/// What a look's files depend on, as far as it is known, and the digests of their own bytes.
+/// What a look's files depend on, as far as it is known.
 #[derive(Clone, Debug, Default)]
-pub struct Keys(HashMap<PathBuf, ([u8; 32], Digest)>);
+pub struct Keys(HashMap<PathBuf, Depended>);
+
+/// What a file depends on, as digests.
+#[derive(Clone, Debug)]
+struct Depended {
+    /// The file's own bytes.
+    digest: Digest,
+    /// All that its types depend on.
+    types: [u8; 32],
+    /// All that its documentation and definitions depend on, too; none where that was not sought, or not found.
+    all: Option<Option<[u8; 32]>>,
+}
 
 impl Keys {
     /// The key of what is told of a file, in isolated evaluation, with this beside the types; none where it is not known.
     #[must_use]
     pub fn of(&self, path: &Path, extras: Extras) -> Option<Key> {
         let Extras { documentation, definitions } = extras;
-        let (depended, _) = self.0.get(path)?;
-        Some(key("result", &[depended, &[u8::from(documentation), u8::from(definitions)]]))
+        let Depended { types, all, .. } = self.0.get(path)?;
+        let depended = if extras.reach_sources() { all.flatten()? } else { *types };
+        Some(key("result", &[&depended, &[u8::from(documentation), u8::from(definitions)]]))
     }
 
-    /// The digest of a file's bytes, where its key is known.
+    /// The digest of a file's bytes, where its types' key is known.
     #[must_use]
     pub fn digest(&self, path: &Path) -> Option<&Digest> {
-        self.0.get(path).map(|(_, digest)| digest)
+        self.0.get(path).map(|depended| &depended.digest)
     }
+}
+
+/// Whose keys are sought.
+#[derive(Clone, Copy, Debug)]
+pub struct Sought<'a> {
+    /// The files.
+    pub files: &'a [PathBuf],
+    /// Also the keys of what is told beside types.
+    pub with_sources: bool,
+    /// Files of which it is not known with which bytes they were told.
+    pub spoilt: &'a HashSet<PathBuf>,
 }
 
 impl Results {
@@ -128,42 +154,38 @@ impl Results {
         self.look(look.root(), look.settings()).await
     }
 
-    /// The keys of these files, as far as it is known what they import: from the store, or else from an engine.
+    /// The keys of files, as far as it is known what they import: from the store, or else from an engine.
     ///
-    /// A file has none where its result can't be told from others, such as one that depends on a file in `spoilt`. None at
-    /// all where the project changed while the engine was asked.
+    /// A file has none where its result can't be told from others, such as one that depends on a spoilt file. None at all
+    /// where the project changed while the engine was asked.
     ///
     /// # Errors
     /// Those of the store. What an engine can't tell is not known, which is none.
     pub async fn keys(
         &self,
         look: &Arc<Look>,
-        files: &[PathBuf],
-        spoilt: &HashSet<PathBuf>,
+        sought: Sought<'_>,
         engine: Option<&Arc<Session>>,
     ) -> Result<Option<Keys>, StoreError> {
+        let Sought { files, with_sources, spoilt } = sought;
         let Some(common) = look.shared() else { return Ok(Some(Keys::default())) };
-        let mut known = if spoilt.is_empty() { look.known(files) } else { Keys::default() };
+        let is_sought = |depended: &Depended| match depended.all {
+            None => !with_sources,
+            Some(None) => !with_sources || engine.is_none(),
+            Some(Some(_)) => true,
+        };
+        let mut known = if spoilt.is_empty() { look.known(files, is_sought) } else { Keys::default() };
         let files: Vec<PathBuf> = files.iter().filter(|path| !known.0.contains_key(*path)).cloned().collect();
         if files.is_empty() {
             return Ok(Some(known));
         }
-        let mut learnt: Vec<(Key, Arc<str>)> = Vec::new();
-        let mut nodes: HashMap<PathBuf, Arc<Node>> = HashMap::new();
-        let mut new: Vec<(PathBuf, Arc<Node>)> = Vec::new();
-        let mut wave: HashSet<PathBuf> = files.iter().cloned().collect();
-        while !wave.is_empty() {
-            let (unsure, wanted): (HashSet<_>, HashSet<_>) =
-                std::mem::take(&mut wave).into_iter().partition(|path| spoilt.contains(path));
-            let (mut found, missing) = look.nodes(wanted);
-            let read = self.nodes(look, &common, missing, engine, &mut learnt).await?;
-            new.extend(read.iter().cloned());
-            found.extend(unsure.into_iter().map(|path| (path, Arc::default())));
-            found.extend(read);
-            wave.extend(found.iter().flat_map(|(_, node)| &node.imports).cloned());
-            nodes.extend(found);
-            wave.retain(|path| !nodes.contains_key(path));
+        let mut walk = Walk { look, spoilt, engine, nodes: HashMap::new(), new: Vec::new(), learnt: Vec::new() };
+        self.walk(&mut walk, files.iter().cloned().collect(), HashSet::new(), false).await?;
+        if with_sources {
+            let sources = walk.nodes.values().flat_map(|node| &node.sources).cloned().collect();
+            self.walk(&mut walk, HashSet::new(), sources, true).await?;
         }
+        let Walk { nodes, mut new, learnt, .. } = walk;
         if !self.remember(look, learnt).await? {
             return Ok(None);
         }
@@ -172,12 +194,16 @@ impl Results {
         new.retain(|(path, node)| node.own.is_some() && is_lasting(path));
         let is_all_lasting = spoilt.is_empty() && nodes.keys().all(|path| is_lasting(path));
         let found = blocking(move || {
-            let digests = graph::digests(&nodes);
+            let types = graph::digests(&nodes, false);
+            let all = with_sources.then(|| graph::digests(&nodes, true));
             let found = files.into_iter().filter_map(|path| {
-                let digest = *digests.get(path.as_path())?;
-                let key = key("file", &[&common, &digest]).0;
-                let own = nodes.get(&path)?.digest.clone()?;
-                Some((path, (key, own)))
+                let of_file = |digest: &[u8; 32]| key("file", &[&common, digest]).0;
+                let depended = Depended {
+                    digest: nodes.get(&path)?.digest.clone()?,
+                    types: of_file(types.get(path.as_path())?),
+                    all: all.as_ref().map(|all| all.get(path.as_path()).map(of_file)),
+                };
+                Some((path, depended))
             });
             Keys(found.collect())
         });
@@ -187,19 +213,43 @@ impl Results {
         Ok(Some(known))
     }
 
+    /// Adds these files to a walk, and all that they depend on. `sources` are those that stubs stand for.
+    async fn walk(
+        &self,
+        walk: &mut Walk<'_>,
+        mut wave: HashSet<PathBuf>,
+        mut sources: HashSet<PathBuf>,
+        with_sources: bool,
+    ) -> Result<(), StoreError> {
+        loop {
+            wave.retain(|path| !walk.nodes.contains_key(path));
+            sources.retain(|path| !walk.nodes.contains_key(path) && !wave.contains(path));
+            if wave.is_empty() && sources.is_empty() {
+                return Ok(());
+            }
+            let all = wave.iter().chain(&sources).cloned();
+            let (unsure, wanted): (HashSet<_>, HashSet<_>) = all.partition(|path| walk.spoilt.contains(path));
+            let (mut found, missing) = walk.look.nodes(wanted);
+            let read = self.nodes(walk, missing, &sources).await?;
+            walk.new.extend(read.iter().cloned());
+            found.extend(unsure.into_iter().map(|path| (path, Arc::default())));
+            found.extend(read);
+            wave = found.iter().flat_map(|(_, node)| &node.imports).cloned().collect();
+            sources = found.iter().flat_map(|(_, node)| &node.sources).filter(|_| with_sources).cloned().collect();
+            walk.nodes.extend(found);
+        }
+    }
+
     /// What these files are, as far as their imports are known.
     async fn nodes(
         &self,
-        look: &Arc<Look>,
-        common: &[u8; 32],
+        walk: &mut Walk<'_>,
         files: Vec<PathBuf>,
-        engine: Option<&Arc<Session>>,
-        learnt: &mut Vec<(Key, Arc<str>)>,
+        sources: &HashSet<PathBuf>,
     ) -> Result<Vec<(PathBuf, Arc<Node>)>, StoreError> {
-        if files.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (now, common) = (Arc::clone(look), *common);
+        let look = walk.look;
+        let Some(common) = look.shared().filter(|_| !files.is_empty()) else { return Ok(Vec::new()) };
+        let now = Arc::clone(look);
         let files: Vec<File> = blocking(move || {
             let file = |path: &PathBuf| {
                 let named = now.digest(path).map(|digest| {
@@ -215,21 +265,20 @@ impl Results {
         // Which modules each names, then which files those are: that depends on what else there is.
         let names = self.remembered(files.iter().filter_map(File::key).collect()).await?;
         let mut found = self.found(look, &files, &names).await?;
-        if let Some(engine) = engine {
+        if let Some(engine) = walk.engine {
             let is_missing = |file: &&File| file.key().is_some_and(|key| !found.contains_key(&key));
             let missing: Vec<&File> = files.iter().filter(is_missing).collect();
-            let told = tell_imports(engine, &missing).await;
-            learn(look, &missing, told, &mut found, learnt).await;
+            let told = tell_imports(engine, &missing, sources).await;
+            learn(look, &missing, told, &mut found, &mut walk.learnt).await;
         }
         let node = |file: File| {
-            let (own, mut imports) = match file.key().and_then(|key| found.get(&key)) {
-                Some((own, imports)) => (Some(*own), imports.clone()),
-                None => (None, Vec::new()),
-            };
+            let Found { own, mut imports, mut sources } =
+                file.key().and_then(|key| found.get(&key).cloned()).unwrap_or_default();
             // They are the same for all, and known by Pyright's release.
             imports.retain(|path| !look.is_standard(path));
+            sources.retain(|path| !look.is_standard(path));
             let digest = file.named.map(|(digest, _)| digest);
-            (file.path, Arc::new(Node { digest, own, imports }))
+            (file.path, Arc::new(Node { digest, own, imports, sources }))
         };
         Ok(files.into_iter().map(node).collect())
     }
@@ -240,7 +289,7 @@ impl Results {
         look: &Arc<Look>,
         files: &[File],
         names: &HashMap<Key, Arc<str>>,
-    ) -> Result<HashMap<Key, ([u8; 32], Vec<PathBuf>)>, StoreError> {
+    ) -> Result<HashMap<Key, Found>, StoreError> {
         let known: Vec<_> = files
             .iter()
             .filter_map(|file| Some((file.path.clone(), file.key()?, Arc::clone(names.get(&file.key()?)?))))
@@ -254,11 +303,17 @@ impl Results {
         })
         .await;
         let found = self.remembered(sought.iter().map(|(_, found)| *found).collect()).await?;
-        let imports = sought.into_iter().filter_map(|(key, found_key)| {
-            let paths = found.get(&found_key)?.lines().map(|name| look.path(name)).collect::<Option<Vec<_>>>()?;
-            Some((key, (found_key.0, paths)))
+        let found = sought.into_iter().filter_map(|(key, found_key)| {
+            let mut files = Found { own: Some(found_key.0), ..Found::default() };
+            for line in found.get(&found_key)?.lines() {
+                match line.strip_prefix(SOURCE) {
+                    Some(name) => files.sources.push(look.path(name)?),
+                    None => files.imports.push(look.path(line)?),
+                }
+            }
+            Some((key, files))
         });
-        Ok(imports.collect())
+        Ok(found.collect())
     }
 
     /// Keeps what was learnt of files' imports. False where it may be of other files than those that were looked at, since
@@ -330,6 +385,27 @@ impl Results {
     }
 }
 
+/// The files that keys are made of, as far as they are gone through.
+struct Walk<'a> {
+    look: &'a Arc<Look>,
+    spoilt: &'a HashSet<PathBuf>,
+    engine: Option<&'a Arc<Session>>,
+    nodes: HashMap<PathBuf, Arc<Node>>,
+    /// Those that the look did not know.
+    new: Vec<(PathBuf, Arc<Node>)>,
+    /// What an engine told of them, to be kept.
+    learnt: Vec<(Key, Arc<str>)>,
+}
+
+/// The files that a file's modules are.
+#[derive(Clone, Default)]
+struct Found {
+    /// Of the file's name, its bytes, and what its imports could find; none where that is not known.
+    own: Option<[u8; 32]>,
+    imports: Vec<PathBuf>,
+    sources: Vec<PathBuf>,
+}
+
 /// A file, and the digest of its bytes with the key of the modules that they name; none where it can't be read.
 struct File {
     path: PathBuf,
@@ -357,7 +433,7 @@ async fn learn(
     look: &Arc<Look>,
     files: &[&File],
     told: Vec<Imports>,
-    found: &mut HashMap<Key, ([u8; 32], Vec<PathBuf>)>,
+    found: &mut HashMap<Key, Found>,
     learnt: &mut Vec<(Key, Arc<str>)>,
 ) {
     let mut told: HashMap<PathBuf, Imports> = told.into_iter().map(|told| (told.path.clone(), told)).collect();
@@ -372,27 +448,31 @@ async fn learn(
         let found = |(path, key, told): (PathBuf, Key, Imports)| {
             let names: Arc<str> = told.names.join("\n").into();
             let found_key = found_key(&mut finder, &path, key, &names);
-            let files: Vec<String> = told.files.iter().map(|path| now.name(path)).collect();
-            (key, names, found_key, Arc::<str>::from(files.join("\n")), told.files)
+            let Imports { files: imports, sources, .. } = told;
+            let lines = imports.iter().map(|path| now.name(path));
+            let lines = lines.chain(sources.iter().map(|path| format!("{SOURCE}{}", now.name(path))));
+            let text: Arc<str> = lines.collect::<Vec<_>>().join("\n").into();
+            (key, names, found_key, text, Found { own: Some(found_key.0), imports, sources })
         };
         told.into_iter().map(found).collect()
     })
     .await;
-    for (key, names, found_key, files, paths) in told {
-        learnt.extend([(key, names), (found_key, files)]);
-        found.insert(key, (found_key.0, paths));
+    for (key, names, found_key, text, files) in told {
+        learnt.extend([(key, names), (found_key, text)]);
+        found.insert(key, files);
     }
 }
 
-async fn tell_imports(engine: &Arc<Session>, files: &[&File]) -> Vec<Imports> {
+async fn tell_imports(engine: &Arc<Session>, files: &[&File], sources: &HashSet<PathBuf>) -> Vec<Imports> {
     let mut told = Vec::new();
     // So that it knows of all files that were looked at.
     if !files.is_empty() && engine.refresh().await.is_err() {
         return told;
     }
     for files in files.chunks(ASKED) {
-        let paths: Vec<PathBuf> = files.iter().map(|file| file.path.clone()).collect();
-        match engine.imports(&paths).await {
+        let paths = files.iter().map(|file| file.path.as_path());
+        let (sources, files): (Vec<&Path>, Vec<&Path>) = paths.partition(|path| sources.contains(*path));
+        match engine.imports(&files, &sources).await {
             Ok(more) => told.extend(more),
             Err(error) => {
                 tracing::debug!(%error, "what files import is not known");

@@ -4,8 +4,9 @@ const { createHash } = require('node:crypto');
 
 /**
  * What a file imports. A module is named as in `..package.module:symbol,other`: with leading dots where the import is
- * relative, and after the colon what is imported from it, `*` for all; those may be modules too.
- * @typedef {{ uri: any, sha256: string, names: string[], files: any[] }} Imports
+ * relative, and after the colon what is imported from it, `*` for all; those may be modules too. `sources` are those that
+ * stubs stand for, of which documentation and definitions are told, but no types.
+ * @typedef {{ uri: any, sha256: string, names: string[], files: any[], sources: any[] }} Imports
  */
 
 /**
@@ -17,15 +18,20 @@ function importsOf(program, uri) {
     const parsed = program.getParseResults(uri);
     const info = program.getSourceFileInfo(uri);
     if (!parsed || !info) return undefined;
-    /** @type {Map<string, any>} */
-    const files = new Map();
-    const add = (/** @type {any} */ found) => found && !found.isEmpty() && files.set(found.key, found);
-    for (const other of [...info.imports, info.builtinsImport, info.chainedSourceFile]) add(other?.uri);
-    // A stub's documentation is in the source that it stands for.
-    for (const { nonStubImportResult: source } of info.sourceFile.getImports()) {
-        if (source?.isImportFound && !source.isNativeLib) add(source.resolvedUris.at(-1));
+    const distinct = (/** @type {any[]} */ found) => {
+        const others = found.filter((other) => other && !other.isEmpty() && other.key !== uri.key);
+        return [...new Map(others.map((other) => [other.key, other])).values()];
+    };
+    const files = [...info.imports, info.builtinsImport, info.chainedSourceFile].map((other) => other?.uri);
+    /** @type {any[]} */
+    const imports = info.sourceFile.getImports();
+    const sources = imports.flatMap(({ nonStubImportResult: source }) =>
+        source?.isImportFound && !source.isNativeLib ? [source.resolvedUris.at(-1)] : []
+    );
+    const { configOptions, importResolver } = program;
+    if (uri.key.endsWith('.pyi')) {
+        sources.push(...importResolver.getSourceFilesFromStub(uri, configOptions.findExecEnvironment(uri), false));
     }
-    files.delete(uri.key);
     /** @type {any[]} */
     const modules = parsed.parserOutput.importedModules;
     const names = modules.map(({ leadingDots, nameParts, importedSymbols }) => {
@@ -33,7 +39,7 @@ function importsOf(program, uri) {
         return '.'.repeat(leadingDots) + nameParts.join('.') + (symbols === undefined ? '' : `:${symbols}`);
     });
     const sha256 = createHash('sha256').update(parsed.text).digest('hex');
-    return { uri, sha256, names: [...new Set(names)], files: [...files.values()] };
+    return { uri, sha256, names: [...new Set(names)], files: distinct(files), sources: distinct(sources) };
 }
 
 /**

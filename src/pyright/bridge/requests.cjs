@@ -50,8 +50,8 @@ function install() {
                 const { uri, program } = await programOf(this, params.uri);
                 return check(program, uri);
             });
-            connection.onRequest('pyrightd/imports', (/** @type {{ uris: string[] }} */ params, /** @type {any} */ token) =>
-                tellImports(this, params.uris, token)
+            connection.onRequest('pyrightd/imports', (/** @type {ImportsParams} */ params, /** @type {any} */ token) =>
+                tellImports(this, params, token)
             );
             connection.onRequest('pyrightd/dependents', async (/** @type {{ uris: string[] }} */ params) => {
                 const { program, service } = await programOf(this, params.uris[0]);
@@ -161,16 +161,21 @@ function encode(answers, params) {
 }
 
 /**
+ * Files of which to tell; `sources` are those that stubs stand for, which the program may not hold yet.
+ * @typedef {{ uris: string[], sources: string[] }} ImportsParams
+ */
+/**
  * What files import. Files are named by their indexes in `uris`; those that the program does not hold are left out.
- * @typedef {{ uris: string[], files: { file: number, sha256: string, names: string[], imports: number[] }[] }} ImportsResult
+ * @typedef {{ uris: string[], files: { file: number, sha256: string, names: string[], imports: number[], sources: number[] }[] }} ImportsResult
  */
 
 /**
- * @param {any} server @param {string[]} lspUris @param {any} token
+ * @param {any} server @param {ImportsParams} params @param {any} token
  * @returns {Promise<ImportsResult>}
  */
-async function tellImports(server, lspUris, token) {
-    const { program, service } = await programOf(server, lspUris[0]);
+async function tellImports(server, { uris: asked, sources }, token) {
+    const all = [...asked, ...sources];
+    const { program, service } = await programOf(server, all[0]);
     const { convertUriToLspUriString } = exportsWith('convertUriToLspUriString');
     /** @type {Map<string, number>} */
     const indexes = new Map();
@@ -188,11 +193,14 @@ async function tellImports(server, lspUris, token) {
     const told = [];
     let next = 0;
     const tell = () => {
-        if (next === lspUris.length) return false;
-        const found = importsOf(program, server.convertLspUriStringToUri(lspUris[next++]));
+        if (next === all.length) return false;
+        const uri = server.convertLspUriStringToUri(all[next++]);
+        // As Pyright does to find documentation.
+        if (next > asked.length && !program.getSourceFileInfo(uri)) program.addInterimFile(uri);
+        const found = importsOf(program, uri);
         if (found) {
-            const { uri, sha256, names, files } = found;
-            told.push({ file: indexOf(uri), sha256, names, imports: files.map(indexOf) });
+            const { sha256, names, files, sources } = found;
+            told.push({ file: indexOf(uri), sha256, names, imports: files.map(indexOf), sources: sources.map(indexOf) });
         }
         return true;
     };

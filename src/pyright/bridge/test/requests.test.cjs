@@ -109,19 +109,21 @@ test('what files import is told, by name and by file', async () => {
     });
     await using server = await Server.start(project);
     const names = ['package/a.py', 'package/b.py', 'gone.py'];
-    const { uris, files } = await server.ask('pyrightd/imports', { uris: names.map((name) => project.uri(name)) }).answer;
+    const { uris, files } = await server.ask('pyrightd/imports', { uris: names.map((name) => project.uri(name)), sources: [] }).answer;
     const root = `${project.uri()}/`;
     const [a, b] = files.map((/** @type {any} */ file) => ({
         ...file,
         file: uris[file.file].slice(root.length),
         imports: file.imports.map((/** @type {number} */ index) => uris[index]),
+        sources: file.sources.map((/** @type {number} */ index) => uris[index].slice(root.length)),
     }));
     assert.equal(files.length, 2);
     assert.equal(a.file, 'package/a.py');
     assert.equal(a.sha256, project.digest('package/a.py'));
     assert.deepEqual(a.names.sort(), ['..top:*', '.:b,missing', 'os', 'os.path', 'package.b:number']);
     const own = a.imports.filter((/** @type {string} */ uri) => uri.startsWith(root)).map((/** @type {string} */ uri) => uri.slice(root.length));
-    assert.deepEqual(own.sort(), ['package/__init__.py', 'package/b.py', 'package/b.pyi', 'top.py']);
+    assert.deepEqual(own.sort(), ['package/__init__.py', 'package/b.pyi', 'top.py']);
+    assert.deepEqual(a.sources, ['package/b.py']);
     for (const stub of ['builtins', 'os/__init__', 'os/path']) {
         assert.ok(a.imports.some((/** @type {string} */ uri) => uri.endsWith(`typeshed-fallback/stdlib/${stub}.pyi`)), stub);
     }
