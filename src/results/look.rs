@@ -21,7 +21,7 @@ use crate::workspace::shape::{Candidate, Finder, Module, Shape};
 use crate::workspace::tree::{Tree, identity};
 
 /// Counts up whenever keys are made of something else.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Modules that Pyright imports into every file.
 const ALWAYS: [&str; 3] = ["__builtins__", "builtins", "_typeshed._type_checker_internals"];
 /// Folders below a root in which Pyright looks for imports too.
@@ -76,7 +76,7 @@ pub struct Look {
 impl Look {
     /// A look at these files. Blocks on the file system.
     pub(super) fn new(grounds: Grounds, tree: Tree, engine: &Engine, is_isolated: bool, seen: Arc<Seen>) -> Self {
-        let shape = Arc::new(Shape::of(tree.files()));
+        let shape = Arc::new(Shape::of(tree.files(), tree.folders()));
         let engine_folder = engine.server.parent().unwrap_or(&engine.server).to_owned();
         let mut look = Self {
             grounds,
@@ -219,7 +219,7 @@ impl Look {
         let names: Vec<String> = names.map(|name| name.split('.').next().unwrap_or_default().to_owned()).collect();
         let is_there = |folders: &[&Path], name: &str| {
             let mut is_there = false;
-            let mut tell = |candidate: Candidate<'_>| is_there |= candidate != Candidate::Nothing;
+            let mut tell = |candidate: Candidate<'_>| is_there |= candidate.is_module();
             for folder in folders {
                 self.shape.below(folder, Module::new(name), &mut tell);
             }
@@ -312,9 +312,14 @@ impl Look {
                 }
             }
         }
+        for (link, target) in self.tree.links() {
+            leads = true;
+            part(self.name(link).as_bytes());
+            part(self.name(target).as_bytes());
+        }
         if leads {
             // Where imports are looked for is not known here, so that each file that comes or goes can matter.
-            self.tree.files().for_each(|path| part(self.name(path).as_bytes()));
+            self.tree.files().chain(self.tree.folders()).for_each(|path| part(self.name(path).as_bytes()));
         }
         Some(hash.finalize().into())
     }

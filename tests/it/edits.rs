@@ -171,7 +171,7 @@ fn replace(root: &Path, file: &str, from: &str, to: &str) {
 /// An edit, and whether it leaves the results of some files as they were.
 type Edit = (&'static str, fn(&Path), bool);
 
-const EDITS: [Edit; 22] = [
+const EDITS: [Edit; 24] = [
     ("nothing", |_| (), true),
     ("a comment in a leaf", |root| append(root, "flask/views.py", "# more\n"), true),
     ("a body in a leaf", |root| append(root, "flask/__main__.py", "extra = [1, 'x']\n"), true),
@@ -186,6 +186,15 @@ const EDITS: [Edit; 22] = [
         |root| append(root, "flask/fresh.py", "from .app import Flask\nmade = Flask\n"),
         true,
     ),
+    (
+        "an import of a folder without sources",
+        |root| {
+            append(root, "flask/fresh.py", "import bare\nfolder = bare\n");
+            std::fs::create_dir_all(root.join("bare/__pycache__")).unwrap();
+        },
+        true,
+    ),
+    ("no such folder", |root| std::fs::remove_dir_all(root.join("bare")).unwrap(), true),
     ("a circle of imports", |root| append(root, "flask/globals.py", "from .fresh import made\nagain = made\n"), true),
     (
         "a renamed module",

@@ -166,6 +166,51 @@ async fn folders_that_come_and_go_are_seen() {
 }
 
 #[tokio::test]
+async fn folders_without_sources_that_come_and_go_are_seen() {
+    let main = "import part\nimport part.inner as inner\nseen = (part, inner)\n";
+    let fixture = Fixture::new(&[("main.py", main)]).await;
+    fixture.assert_seen("tuple[Unknown, Unknown]", "the start").await;
+    for round in 0..2 {
+        std::fs::create_dir(fixture.path("part")).unwrap();
+        fixture
+            .assert_seen("tuple[Module(\"part\"), Unknown]", &format!("an empty folder came in round {round}"))
+            .await;
+        fixture.project.write("part/inner/data.txt", "x");
+        let both = "tuple[Module(\"part\"), Module(\"part.inner\")]";
+        fixture.assert_seen(both, "one in it with data alone came").await;
+        fixture.project.write("part/inner/__pycache__/a.pyc", "x");
+        std::fs::rename(fixture.path("part"), fixture.path("other")).unwrap();
+        fixture.assert_seen("tuple[Unknown, Unknown]", "they were renamed").await;
+        std::fs::rename(fixture.path("other"), fixture.path("part")).unwrap();
+        fixture.assert_seen(both, "they were renamed back").await;
+        std::fs::remove_dir_all(fixture.path("part/inner")).unwrap();
+        fixture.assert_seen("tuple[Module(\"part\"), Unknown]", "the inner one went").await;
+        std::fs::remove_dir(fixture.path("part")).unwrap();
+        fixture.assert_seen("tuple[Unknown, Unknown]", "they went").await;
+    }
+    // As a checkout leaves it that deletes the last module.
+    fixture.project.write("part/a.py", "");
+    fixture.project.write("part/__pycache__/a.pyc", "");
+    std::fs::remove_file(fixture.path("part/a.py")).unwrap();
+    fixture.assert_seen("tuple[Module(\"part\"), Unknown]", "a folder lost its last module").await;
+}
+
+#[tokio::test]
+async fn native_modules_that_come_and_go_are_seen() {
+    let fixture = Fixture::new(&[
+        (".venv/pyvenv.cfg", "version = 3.12.4\n"),
+        (".venv/lib/python3.12/site-packages/part/__init__.py", "def make() -> int: ...\n"),
+        ("main.py", "from part import make\nseen = make()\n"),
+    ])
+    .await;
+    fixture.assert_seen("int", "the start").await;
+    fixture.project.write("part.so", "");
+    fixture.assert_seen("Unknown", "a native module stands in for the package").await;
+    std::fs::remove_file(fixture.path("part.so")).unwrap();
+    fixture.assert_seen("int", "it went").await;
+}
+
+#[tokio::test]
 async fn a_file_replaced_by_rename_is_seen() {
     let fixture = Fixture::new(&[("part.py", ""), ("main.py", "from part import make\nseen = make()\n")]).await;
     fixture.assert_seen("Unknown", "the start").await;
