@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::configuration::Configuration;
 use super::environment::{Environment, is_environment};
 use super::parallel::in_parallel;
 use super::paths::AllowedRoots;
@@ -346,16 +347,29 @@ impl Tree {
     }
 }
 
-/// The project's own files and the packages that it may import, outermost first.
+/// Folders besides the root in which imports are looked for, each once.
 #[must_use]
-pub fn places(root: &ProjectRoot, settings: &ProjectSettings, environment: &Environment) -> Vec<Place> {
-    let own = std::iter::once(root.path()).map(|folder| (folder, false));
-    let besides = settings.extra_paths.iter().chain(&settings.stub_path).chain(&environment.packages);
+pub fn besides(settings: &ProjectSettings, configuration: &Configuration, environment: &Environment) -> Vec<PathBuf> {
+    let configured = configuration.folders().iter().flatten();
+    let settings = settings.extra_paths.iter().chain(&settings.stub_path);
+    let mut found = BTreeSet::new();
+    let all = settings.chain(configured).chain(&environment.packages);
+    all.filter(|folder| found.insert(*folder)).cloned().collect()
+}
+
+/// The project's own files, and all else that it may import.
+#[must_use]
+pub fn places(
+    root: &ProjectRoot,
+    settings: &ProjectSettings,
+    configuration: &Configuration,
+    environment: &Environment,
+) -> Vec<Place> {
+    let own = Place { folder: root.path().to_owned(), packages: false };
+    let besides = besides(settings, configuration, environment).into_iter();
     // What is reached from the root anyway belongs to the project.
     let besides = besides.filter(|folder| !is_reached(root.path(), folder));
-    own.chain(besides.map(|folder| (folder.as_path(), true)))
-        .map(|(folder, packages)| Place { folder: folder.to_owned(), packages })
-        .collect()
+    std::iter::once(own).chain(besides.map(|folder| Place { folder, packages: true })).collect()
 }
 
 /// Whether a folder below a place is left out.

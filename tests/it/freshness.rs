@@ -250,6 +250,51 @@ async fn a_changed_configuration_is_heeded() {
 }
 
 #[tokio::test]
+async fn what_a_configuration_names_beside_the_project_is_seen() {
+    let project = Project::new(&[
+        ("base.json", "{ \"extraPaths\": [\"shared\"], \"pythonVersion\": \"3.8\" }"),
+        ("shared/part.py", "def make() -> int: ...\n"),
+        ("envs/dev/lib/python3.12/site-packages/lib.py", "def make() -> bytes: ...\n"),
+        ("app/pyrightconfig.json", "{ \"extends\": \"../base.json\" }"),
+        (
+            "app/main.py",
+            "import sys\nfrom part import make\nfrom lib import make as other\nif sys.version_info >= (3, 9):\n    \
+             def pick() -> int: ...\nelse:\n    def pick() -> str: ...\nseen = (pick(), make(), other())\n",
+        ),
+    ]);
+    let root = project.root().join("app");
+    let server = Server::start(&[&project.root()]);
+    let assert_seen = async |expected: &str, after: &str| {
+        let file = server.file(&root, select("main.py", Selector::Names)).await.unwrap();
+        assert_eq!(type_of(&file, "seen"), format!("tuple[{expected}]"), "after: {after}");
+    };
+    assert_seen("str, int, Unknown", "the start").await;
+    for kind in ["bytes", "float"] {
+        project.write("shared/part.py", format!("def make() -> {kind}: ...\n"));
+        assert_seen(&format!("str, {kind}, Unknown"), "an edit in the named folder").await;
+    }
+    std::fs::remove_file(project.root().join("shared/part.py")).unwrap();
+    assert_seen("str, Unknown, Unknown", "a module of it went").await;
+    project.write("base.json", "{ \"extraPaths\": [\"other\", \"app/.aside\"], \"pythonVersion\": \"3.12\" }");
+    assert_seen("int, Unknown, Unknown", "an edit of what is extended").await;
+    project.write("app/.aside/part.py", "def make() -> complex: ...\n");
+    assert_seen("int, complex, Unknown", "a named folder came that has a dot").await;
+    project.write("app/.aside/part.py", "def make() -> float: ...\n");
+    assert_seen("int, float, Unknown", "an edit in it").await;
+    project.write("other/part.py", "def make() -> str: ...\n");
+    assert_seen("int, str, Unknown", "the first named folder came").await;
+    project.write("base.json", "{ \"extends\": \"deep/base.toml\", \"venvPath\": \"envs\", \"venv\": \"dev\" }");
+    assert_seen("int, Unknown, bytes", "a virtual environment was named").await;
+    project.write("envs/dev/lib/python3.12/site-packages/lib.py", "def make() -> bool: ...\n");
+    assert_seen("int, Unknown, bool", "an edited package in it").await;
+    project.write("deep/base.toml", "[tool.pyright]\npythonVersion = '3.7'\nextraPaths = ['../other']\n");
+    assert_seen("str, str, bool", "what is extended came").await;
+    project.write("app/pyrightconfig.json", "{}");
+    assert_seen("int, Unknown, Unknown", "nothing is extended").await;
+    assert_eq!(server.listed(&root).await.unwrap().state(), ProjectState::Ready);
+}
+
+#[tokio::test]
 async fn packages_installed_into_a_virtual_environment_are_seen() {
     const SITE: &str = ".venv/lib/python3.12/site-packages";
     let fixture = Fixture::new(&[("main.py", "from lib import make\nseen = make()\n")]).await;
