@@ -282,11 +282,11 @@ impl Look {
         let besides = besides(settings, configuration, environment).into_iter().chain(customary);
         let mut folders: Vec<PathBuf> = self.tree.places().iter().map(|place| place.folder.clone()).collect();
         // Those that are reached from the root are no places.
-        besides.for_each(|folder| {
+        for folder in besides {
             if !folders.contains(&folder) {
-                folders.push(folder)
+                folders.push(folder);
             }
-        });
+        }
         folders
     }
 

@@ -165,14 +165,21 @@ impl Configuration {
         self.is_blind
     }
 
-    /// Whether another differs in more than the files in the root itself, of which the watch over the root tells.
+    /// Whether another differs in more than the files in the root itself, and in folders that are reached from there: of
+    /// those the watch over the root tells.
     #[must_use]
     pub fn differs_elsewhere(&self, other: &Self, root: &Path) -> bool {
         let elsewhere = |this: &Self| -> Vec<(PathBuf, Value)> {
             let is_elsewhere = |(file, _): &&(PathBuf, Value)| *file != root.join(JSON) && *file != root.join(TOML);
             this.files.iter().filter(is_elsewhere).cloned().collect()
         };
-        self.folders != other.folders || self.venv != other.venv || elsewhere(self) != elsewhere(other)
+        let unreached = |this: &Self| -> Vec<PathBuf> {
+            let folders = this.folders.iter().flatten();
+            folders.filter(|folder| !is_reached(root, folder)).cloned().collect()
+        };
+        self.folders != other.folders && unreached(self) != unreached(other)
+            || self.venv != other.venv
+            || elsewhere(self) != elsewhere(other)
     }
 }
 

@@ -42,11 +42,7 @@ fn globs(folder: &Path, specs: &[Value]) -> Option<GlobSet> {
         let (mut folder, mut rest) = (folder, Vec::new());
         for part in Path::new(spec).components() {
             match part {
-                Component::ParentDir => {
-                    if rest.pop().is_none() {
-                        folder = folder.parent().unwrap_or(folder);
-                    }
-                }
+                Component::ParentDir if rest.pop().is_none() => folder = folder.parent().unwrap_or(folder),
                 // Brackets and braces are plain letters to Pyright.
                 Component::Normal(part) => {
                     rest.push(part.to_str()?.replace('[', "[[]").replace('{', "[{]").replace('}', "[}]"));
