@@ -106,10 +106,10 @@ impl Configuration {
 
     fn name_folder(&mut self, root: &Path, folder: &Path, path: &str, allowed: &dyn Fn(&Path) -> bool) {
         // Of a pattern, that is known below which all lies that it can name.
-        let is_pattern = |part: &str| part.contains(['*', '?']);
-        let fixed: Vec<&str> = path.split(['/', '\\']).take_while(|part| !is_pattern(part)).collect();
-        self.is_wide |= is_pattern(path);
-        let folder = joined(folder, &if is_pattern(path) { fixed.join("/") + "/" } else { path.to_owned() });
+        let pattern = path.find(['*', '?']);
+        let fixed = pattern.map(|begin| path[..begin].rfind(['/', '\\']).map_or("", |end| &path[..=end]));
+        self.is_wide |= pattern.is_some();
+        let folder = joined(folder, fixed.unwrap_or(path));
         let found = folder.canonicalize();
         let canonical = found.as_deref().unwrap_or(&folder);
         // What lies above the project would make all its files count as packages.
@@ -327,6 +327,8 @@ mod tests {
         for text in [
             "{ \"extraPaths\": [\"..\"] }",
             "{ \"extraPaths\": [\"/usr\"] }",
+            "{ \"extraPaths\": [\"/*\"] }",
+            "{ \"extraPaths\": [\"../*\"] }",
             "{ \"extraPaths\": [\"~/lib\"] }",
             "{ \"extraPaths\": [\"main.py\"] }",
             "{ \"stubPath\": \"${env:HOME}/lib\" }",
@@ -339,7 +341,9 @@ mod tests {
         }
         assert!(read("{ \"typeshedPath\": \"../shelf\" }").0);
         assert_eq!(read("{ \"typeshedPath\": \"libs\" }"), (false, true));
-        assert_eq!(read("{ \"extraPaths\": [\"libs/*\"] }"), (false, true));
+        for pattern in ["*", "libs/*", "../shelf/?/b"] {
+            assert_eq!(read(&format!("{{ \"extraPaths\": [\"{pattern}\"] }}")), (false, true), "{pattern}");
+        }
         assert_eq!(read("{ \"extraPaths\": [\"../shelf\", \".\"], \"executionEnvironments\": [{}] }"), (false, false));
         assert_eq!(read("not understood"), (false, false));
     }
