@@ -184,7 +184,12 @@ impl Tree {
             || self.links != other.links
             || self.folders != other.folders
             || !self.files.keys().eq(other.files.keys());
-        (touched.map(|(path, _)| path.clone()).collect(), is_other)
+        (touched.flat_map(|(path, _)| std::iter::once(path.clone()).chain(self.aliases(path))).collect(), is_other)
+    }
+
+    /// Paths that lead to a file through a link to a folder: by such a one, an import may have found it.
+    fn aliases(&self, file: &Path) -> impl Iterator<Item = PathBuf> {
+        self.links.iter().filter_map(|(link, target)| Some(link.join(file.strip_prefix(target).ok()?)))
     }
 
     /// Allowed folders outside all places that links lead to: an import may go through them.
@@ -211,6 +216,13 @@ impl Tree {
 
     /// Looks at what was touched, and says what became of it. Blocks on the file system.
     pub fn look(&mut self, touched: &Touched) -> Changes {
+        let mut changes = self.look_anew(touched);
+        let aliases: Vec<PathBuf> = changes.edited.iter().flat_map(|file| self.aliases(file)).collect();
+        changes.edited.extend(aliases);
+        changes
+    }
+
+    fn look_anew(&mut self, touched: &Touched) -> Changes {
         let mut changes = Changes::default();
         if touched.everything {
             let now = Self::scan(self.places.clone());

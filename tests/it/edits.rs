@@ -369,6 +369,27 @@ async fn after_any_edit_an_export_is_that_of_a_new_process() {
     assert!(server.file(&other, select("flask/views.py", Selector::Names)).await.unwrap().cached);
 }
 
+#[tokio::test]
+async fn what_links_to_folders_lead_to_is_followed() {
+    if !is_batch() {
+        return;
+    }
+    let project = Project::new(&[
+        ("inner/a.py", "made = 1\n"),
+        ("main.py", "from link.a import made\nfrom link.later import other\nseen = (made, other)\n"),
+    ]);
+    let (root, state) = (project.root(), tempfile::tempdir().unwrap());
+    let (mut followed, _) = Followed::begin(&root, state.path()).await;
+    std::os::unix::fs::symlink(root.join("inner"), root.join("link")).unwrap();
+    assert!(followed.follow("a link to a folder").await.again > 0);
+    project.write("inner/later.py", "other = 'x'\n");
+    assert!(followed.follow("a module behind it").await.again > 0);
+    project.write("inner/a.py", "made = 1.5\n");
+    assert!(followed.follow("an edit behind it").await.again > 0);
+    std::fs::remove_file(root.join("link")).unwrap();
+    assert!(followed.follow("no link").await.again > 0);
+}
+
 /// Projects beside each other, one of which imports from a folder that another's configuration names.
 fn shelves() -> Project {
     Project::new(&[
