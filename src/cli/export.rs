@@ -35,7 +35,7 @@ pub struct ExportArguments {
     /// The project's root [default: the nearest folder above PATH with pyproject.toml, pyrightconfig.json or .git]
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
-    /// A virtual environment whose packages imports resolve through [default: .venv or venv in the root]
+    /// A virtual environment whose packages imports resolve through [default: the configuration's, else .venv or venv in the root]
     #[arg(long, value_name = "DIR")]
     pub venv: Option<PathBuf>,
     /// Ask this running server instead of starting one in this process; paths are then the server's

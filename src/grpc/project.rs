@@ -89,7 +89,7 @@ impl Services {
         let roots = Arc::clone(&self.roots);
         let changes = blocking(move || {
             let repository = Repository::discover(root.path(), &roots)?;
-            let wanted = sources(root.path());
+            let wanted = sources(root.path(), &roots);
             match commit {
                 Some(commit) => repository.changes_since(&commit, &wanted),
                 None => repository.uncommitted(&wanted),
@@ -103,9 +103,10 @@ impl Services {
         let results = self.results.as_ref().ok_or_else(not_kept)?;
         let recorded = results.digests(snapshot).await.map_err(|error| store_status(&error))?;
         let look = results.look(&root, &self.registry.settings(&root)).await;
+        let roots = Arc::clone(&self.roots);
         let changes = blocking(move || {
             let present = look.sources();
-            let wanted = sources(root.path());
+            let wanted = sources(root.path(), &roots);
             let is_own = |path: &str| {
                 let mut above = path.match_indices('/').map(|(end, _)| &path[..end]);
                 above.all(|folder| wanted(folder, Kind::Folder)) && wanted(path, Kind::File)

@@ -34,11 +34,12 @@ pub fn digest() -> &'static Digest {
     DIGEST.get_or_init(|| Digest::of(FILES.iter().map(|(_, text)| *text).collect::<String>().as_bytes()))
 }
 
-/// What Node has to load for these settings, and to answer requests of our own; none where it has to do neither.
+/// What Node has to load for these settings, and to answer requests of our own; none where it has to do neither. `has_venv`
+/// where the configuration names a virtual environment.
 #[must_use]
-pub fn preload(settings: &ProjectSettings, requests: bool) -> Option<Preload> {
+pub fn preload(settings: &ProjectSettings, has_venv: bool, requests: bool) -> Option<Preload> {
     let ProjectSettings { python_version, python_platform, venv, extra_paths, stub_path } = settings;
-    let is_set = *settings != ProjectSettings::default();
+    let is_set = has_venv || *settings != ProjectSettings::default();
     if !is_set && !requests {
         return None;
     }
@@ -47,7 +48,7 @@ pub fn preload(settings: &ProjectSettings, requests: bool) -> Option<Preload> {
             "pythonVersion": python_version,
             "pythonPlatform": python_platform,
             // Its packages are what the interpreter answers; see `interpreter`.
-            "hasVenv": venv.is_some(),
+            "hasVenv": has_venv || venv.is_some(),
             "extraPaths": extra_paths,
             "stubPath": stub_path,
         })

@@ -35,6 +35,7 @@ use super::protocol::{raw, uri};
 use crate::lsp::codec;
 use crate::lsp::multiplexer::{Call, CallError, Multiplexer};
 use crate::model::{Digest, EngineMode, Evaluation, Position, ProjectRoot, ProjectSettings};
+use crate::workspace::configuration::Configuration;
 use crate::workspace::environment::Environment;
 use crate::workspace::paths::AllowedRoots;
 use crate::workspace::tree::Tree;
@@ -116,6 +117,8 @@ pub struct Asked {
 pub struct Session {
     root: ProjectRoot,
     settings: ProjectSettings,
+    /// As it was at the start.
+    configuration: Configuration,
     environment: Environment,
     roots: Arc<AllowedRoots>,
     multiplexer: Multiplexer,

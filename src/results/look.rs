@@ -6,7 +6,6 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::graph::Node;
@@ -15,11 +14,12 @@ use crate::model::{Digest, ProjectRoot, ProjectSettings};
 use crate::pyright::bridge;
 use crate::pyright::install::Engine;
 use crate::workspace::changes::Seen;
+use crate::workspace::configuration::Configuration;
 use crate::workspace::environment::Environment;
 use crate::workspace::paths::AllowedRoots;
-use crate::workspace::scope::{Scope, configurations};
+use crate::workspace::scope::Scope;
 use crate::workspace::shape::{Candidate, Finder, Module, Shape};
-use crate::workspace::tree::{Tree, identity};
+use crate::workspace::tree::{Tree, besides, identity};
 
 /// Counts up whenever keys are made of something else.
 const VERSION: u8 = 3;
@@ -27,8 +27,6 @@ const VERSION: u8 = 3;
 const ALWAYS: [&str; 3] = ["__builtins__", "builtins", "_typeshed._type_checker_internals"];
 /// Folders below a root in which Pyright looks for imports too.
 const CUSTOMARY: [&str; 2] = ["src", "typings"];
-/// Keys of a configuration that have imports looked for elsewhere.
-const LEADING: [&str; 6] = ["executionEnvironments", "extraPaths", "stubPath", "typeshedPath", "venv", "venvPath"];
 
 /// What is found out for each look, whatever was touched.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,17 +36,20 @@ pub(super) struct Grounds {
     identity: Option<(u64, u64)>,
     settings: ProjectSettings,
     pub(super) environment: Environment,
-    /// Those above the root, too, which nobody tells of.
-    configurations: Vec<(usize, Value)>,
+    /// Of files outside of all places, too, which nobody tells of.
+    pub(super) configuration: Configuration,
 }
 
 impl Grounds {
     /// Finds them out. Blocks on the file system.
     pub(super) fn find(root: &ProjectRoot, settings: &ProjectSettings, allowed: &AllowedRoots) -> Self {
+        let allowed = |path: &Path| allowed.hold(path);
+        let configuration = Configuration::read(root.path(), &allowed);
+        let venv = settings.venv.as_deref().or(configuration.venv());
         Self {
             identity: identity(root.path()),
-            environment: Environment::discover(root.path(), settings.venv.as_deref(), &|path| allowed.hold(path)),
-            configurations: configurations(root.path()),
+            environment: Environment::discover(root.path(), venv, &allowed),
+            configuration,
             root: root.clone(),
             settings: settings.clone(),
         }
@@ -84,7 +85,7 @@ struct Known {
 impl Look {
     /// A look at these files. Blocks on the file system.
     pub(super) fn new(grounds: Grounds, tree: Tree, engine: &Engine, is_isolated: bool, seen: Arc<Seen>) -> Self {
-        let shape = Arc::new(Shape::of(tree.files()));
+        let shape = Arc::new(Shape::of(tree.files(), tree.folders()));
         let engine_folder = engine.server.parent().unwrap_or(&engine.server).to_owned();
         let mut look = Self {
             grounds,
@@ -206,8 +207,8 @@ impl Look {
     /// The project's own source files, in order.
     #[must_use]
     pub fn sources(&self) -> Vec<PathBuf> {
-        let scope = Scope::read(self.root().path());
-        let is_own = |path: &&Path| path.strip_prefix(self.root().path()).is_ok_and(|path| scope.holds(path));
+        let scope = Scope::of(&self.grounds.configuration);
+        let is_own = |path: &&Path| path.starts_with(self.root().path()) && scope.holds(path);
         self.tree.sources().filter(is_own).map(Path::to_owned).collect()
     }
 
@@ -255,7 +256,7 @@ impl Look {
         let names: Vec<String> = names.map(|name| name.split('.').next().unwrap_or_default().to_owned()).collect();
         let is_there = |folders: &[&Path], name: &str| {
             let mut is_there = false;
-            let mut tell = |candidate: Candidate<'_>| is_there |= candidate != Candidate::Nothing;
+            let mut tell = |candidate: Candidate<'_>| is_there |= candidate.is_module();
             for folder in folders {
                 self.shape.below(folder, Module::new(name), &mut tell);
             }
@@ -312,8 +313,24 @@ impl Look {
     }
 
     fn import_folders(&self) -> Vec<PathBuf> {
+        let Grounds { settings, configuration, environment, .. } = &self.grounds;
         let customary = CUSTOMARY.iter().map(|name| self.root().path().join(name));
-        self.tree.places().iter().map(|place| place.folder.clone()).chain(customary).collect()
+        let besides = besides(settings, configuration, environment).into_iter().chain(customary);
+        let mut folders: Vec<PathBuf> = self.tree.places().iter().map(|place| place.folder.clone()).collect();
+        // Those that are reached from the root are no places.
+        for folder in besides {
+            if !folders.contains(&folder) {
+                folders.push(folder);
+            }
+        }
+        folders
+    }
+
+    /// As [`Look::name`], also of what is above the root: by how far.
+    fn name_upwards(&self, path: &Path) -> String {
+        let above = self.root().path().ancestors().enumerate();
+        let mut named = above.filter_map(|(depth, folder)| Some((depth, path.strip_prefix(folder).ok()?)));
+        named.next().map_or_else(|| path.display().to_string(), |(depth, rest)| format!("{depth}/{}", rest.display()))
     }
 
     fn common(&self) -> Option<[u8; 32]> {
@@ -333,38 +350,27 @@ impl Look {
         let said = (python_version, python_platform, venv.is_some(), stub_path.is_some(), paths);
         let (has_library, is_plain) = (standard_library.is_some(), self.standard.is_some());
         part(format!("{said:?} {version:?} {packages:?} {has_library} {is_plain}").as_bytes());
-        let mut leads = false;
-        for (depth, configuration) in &self.grounds.configurations {
-            part(&depth.to_be_bytes());
-            part(configuration.to_string().as_bytes());
-            if !configuration["extends"].is_null() {
-                return None;
-            }
-            for key in LEADING {
-                let value = &configuration[key];
-                leads |= !value.is_null();
-                if leads_out(value) {
-                    return None;
-                }
-            }
+        let configuration = &self.grounds.configuration;
+        if configuration.is_blind() {
+            return None;
+        }
+        for (file, value) in configuration.files() {
+            part(self.name_upwards(file).as_bytes());
+            part(value.to_string().as_bytes());
+        }
+        let folders = configuration.folders().iter();
+        let folders: Vec<_> = folders.map(|folder| folder.as_ref().map(|folder| self.name(folder))).collect();
+        part(format!("{folders:?} {}", configuration.venv().is_some()).as_bytes());
+        let mut leads = configuration.is_wide();
+        for (link, target) in self.tree.links() {
+            leads = true;
+            part(self.name(link).as_bytes());
+            part(self.name(target).as_bytes());
         }
         if leads {
             // Where imports are looked for is not known here, so that each file that comes or goes can matter.
-            self.tree.files().for_each(|path| part(self.name(path).as_bytes()));
+            self.tree.files().chain(self.tree.folders()).for_each(|path| part(self.name(path).as_bytes()));
         }
         Some(hash.finalize().into())
-    }
-}
-
-/// Whether a configuration's value can name what is not below its own folder.
-fn leads_out(value: &Value) -> bool {
-    match value {
-        Value::String(path) => {
-            let is_plain = |part: &str| part != ".." && !part.starts_with('~') && !part.contains('$');
-            path.starts_with('/') || !path.split(['/', '\\']).all(is_plain)
-        }
-        Value::Array(values) => values.iter().any(leads_out),
-        Value::Object(values) => values.values().any(leads_out),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }

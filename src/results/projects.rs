@@ -100,7 +100,7 @@ impl Projects {
             }
             (Arc::clone(&known.seen), std::mem::replace(&mut known.is_awaited, true))
         };
-        let tree = Tree::scan_linked(places(root, settings, &grounds.environment), &self.roots);
+        let tree = Tree::scan_linked(places(root, settings, &grounds.configuration, &grounds.environment), &self.roots);
         (Arc::new(Look::new(grounds, tree, &self.engine, self.is_isolated, seen)), is_watched)
     }
 
@@ -111,7 +111,7 @@ impl Projects {
         let Some(known) = self.known.get(look.root()) else { return };
         blocking(move || {
             let grounds = Grounds::find(look.root(), look.settings(), &self.roots);
-            let places = places(look.root(), look.settings(), &grounds.environment);
+            let places = places(look.root(), look.settings(), &grounds.configuration, &grounds.environment);
             let (touched, tree) = self.watcher.scan(places, &self.roots);
             let seen = Arc::clone(&lock(&known).seen);
             let look = Arc::new(Look::new(grounds, tree, &self.engine, self.is_isolated, seen));

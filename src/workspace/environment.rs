@@ -49,6 +49,12 @@ impl Environment {
     }
 }
 
+/// Whether a folder has packages as a virtual environment does.
+#[must_use]
+pub fn has_packages(prefix: &Path) -> bool {
+    !site_packages(prefix).is_empty()
+}
+
 /// Whether a folder is a virtual environment of some kind, whose packages are no sources of the project. Only that is
 /// looked for of which `may_hold` does not say that the folder holds nothing by that name.
 #[must_use]

@@ -1,13 +1,13 @@
 //! Which files a project's own configuration counts as its sources.
-//!
-//! Only `include` and `exclude` are read here; all else in the configuration is Pyright's own to read.
 
-use std::path::Path;
+use std::path::{Component, Path};
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use serde_json::Value;
 
-/// The `include` and `exclude` of `pyrightconfig.json`, else of `pyproject.toml`.
+use super::configuration::Configuration;
+
+/// The `include` and `exclude` of a configuration.
 #[derive(Debug, Default)]
 pub struct Scope {
     include: Option<GlobSet>,
@@ -15,16 +15,14 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Reads the configuration in a root; what can't be read counts as absent, as it does for Pyright.
+    /// What a configuration says.
     #[must_use]
-    pub fn read(root: &Path) -> Self {
-        let json = read(&root.join("pyrightconfig.json")).and_then(|text| parse_json(&text));
-        let toml = || parse_toml(&read(&root.join("pyproject.toml"))?);
-        let settings = json.or_else(toml).unwrap_or_default();
-        Self { include: globs(&settings["include"]), exclude: globs(&settings["exclude"]) }
+    pub fn of(configuration: &Configuration) -> Self {
+        let globs = |key: &str| configuration.list(key).and_then(|(folder, specs)| globs(folder, specs));
+        Self { include: globs("include"), exclude: globs("exclude") }
     }
 
-    /// Whether a file, relative to the root, is one of the project's sources.
+    /// Whether a file, by its absolute path, is one of the project's sources.
     #[must_use]
     pub fn holds(&self, file: &Path) -> bool {
         self.include.as_ref().is_none_or(|include| include.is_match(file))
@@ -32,48 +30,29 @@ impl Scope {
     }
 }
 
-/// What can configure Pyright for a root: in the root, or else in the nearest folder above that has such a file. Each comes
-/// with how many folders above that is; one that can't be understood is its text.
-#[must_use]
-pub fn configurations(root: &Path) -> Vec<(usize, Value)> {
-    let nearest = |name: &str, parse: fn(&str) -> Option<Value>| {
-        let mut found =
-            root.ancestors().enumerate().filter_map(|(depth, folder)| Some((depth, read(&folder.join(name))?)));
-        let (depth, text) = found.next()?;
-        Some((depth, parse(&text).unwrap_or(Value::String(text))))
-    };
-    [nearest("pyrightconfig.json", parse_json), nearest("pyproject.toml", parse_toml)].into_iter().flatten().collect()
-}
-
-fn read(path: &Path) -> Option<String> {
-    std::fs::read_to_string(path).ok()
-}
-
-/// The part of a `pyproject.toml` that is Pyright's.
-fn parse_toml(text: &str) -> Option<Value> {
-    let table: Value = toml::from_str(text).ok()?;
-    Some(table["tool"]["pyright"].clone())
-}
-
-/// JSON with comments and trailing commas.
-fn parse_json(text: &str) -> Option<Value> {
-    jsonc_parser::parse_to_serde_value(text, &jsonc_parser::ParseOptions::default()).ok()
-}
-
 /// Each names files, or folders with all that is below them: `**` stands for any folders, `*` and `?` within a name.
-fn globs(value: &Value) -> Option<GlobSet> {
-    let specs: Vec<&str> = value.as_array()?.iter().filter_map(Value::as_str).collect();
+fn globs(folder: &Path, specs: &[Value]) -> Option<GlobSet> {
+    // Pyright leaves out what is not relative to the configuration's folder.
+    let specs: Vec<&str> = specs.iter().filter_map(Value::as_str).filter(|spec| !spec.starts_with('/')).collect();
     if specs.is_empty() {
         return None;
     }
     let mut set = GlobSetBuilder::new();
     for spec in specs {
-        let spec = spec.trim_start_matches("./").trim_end_matches('/');
-        let spec = if spec == "." || spec.is_empty() { "**" } else { spec };
-        for pattern in [spec.to_owned(), format!("{spec}/**")] {
-            // Brackets and braces are plain letters to Pyright.
-            let plain = pattern.replace('[', "[[]").replace('{', "[{]").replace('}', "[}]");
-            set.add(GlobBuilder::new(&plain).literal_separator(true).backslash_escape(false).build().ok()?);
+        let (mut folder, mut rest) = (folder, Vec::new());
+        for part in Path::new(spec).components() {
+            match part {
+                Component::ParentDir if rest.pop().is_none() => folder = folder.parent().unwrap_or(folder),
+                // Brackets and braces are plain letters to Pyright.
+                Component::Normal(part) => {
+                    rest.push(part.to_str()?.replace('[', "[[]").replace('{', "[{]").replace('}', "[}]"));
+                }
+                _ => {}
+            }
+        }
+        let pattern = [vec![globset::escape(folder.to_str()?.trim_end_matches('/'))], rest].concat().join("/");
+        for pattern in [format!("{pattern}/**"), pattern] {
+            set.add(GlobBuilder::new(&pattern).literal_separator(true).backslash_escape(false).build().ok()?);
         }
     }
     set.build().ok()
@@ -84,8 +63,8 @@ mod tests {
     use super::*;
 
     fn held<'a>(root: &Path, files: &[&'a str]) -> Vec<&'a str> {
-        let scope = Scope::read(root);
-        files.iter().copied().filter(|file| scope.holds(Path::new(file))).collect()
+        let scope = Scope::of(&Configuration::read(root, &|_| true));
+        files.iter().copied().filter(|file| scope.holds(&root.join(file))).collect()
     }
 
     #[test]
@@ -105,5 +84,11 @@ mod tests {
 
         std::fs::write(root.join("pyrightconfig.json"), "{}").unwrap();
         assert_eq!(held(root, &files), files);
+
+        // What is extended says it of its own folder.
+        std::fs::create_dir_all(root.join("src/conf[1]")).unwrap();
+        std::fs::write(root.join("src/conf[1]/base.json"), "{ \"include\": [\"../../tests\", \"../gen\"] }").unwrap();
+        std::fs::write(root.join("pyrightconfig.json"), "{ \"extends\": \"src/conf[1]/base.json\" }").unwrap();
+        assert_eq!(held(root, &files), ["src/gen/c.py", "tests/d.py"]);
     }
 }

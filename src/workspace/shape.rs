@@ -18,6 +18,8 @@ const NATIVE: u8 = 1 << 3;
 const PACKAGE: u8 = 1 << 4;
 const STUB_PACKAGE: u8 = 1 << 5;
 const TYPED: u8 = 1 << 6;
+/// A folder with a module somewhere below.
+const HOLDER: u8 = 1 << 7;
 /// What a folder of stubs for a package has at its name's end.
 const STUBS: &str = "-stubs";
 
@@ -54,12 +56,15 @@ impl<'a> Module<'a> {
 }
 
 impl Shape {
-    /// Of these files, by their absolute paths. Files that no import can find are left out.
+    /// Of these files and folders, by their absolute paths. Files that no import can find are left out.
     #[must_use]
-    pub fn of<'a>(files: impl Iterator<Item = &'a Path>) -> Self {
+    pub fn of<'a>(files: impl Iterator<Item = &'a Path>, folders: impl Iterator<Item = &'a Path>) -> Self {
         let mut shape = Self::default();
         for file in files {
             shape.add(file);
+        }
+        for folder in folders {
+            shape.add_folder(folder, FOLDER);
         }
         shape
     }
@@ -78,20 +83,31 @@ impl Shape {
                 _ => return,
             },
         };
-        let mut node = &mut self.0;
-        let mut in_stubs = 0;
-        for part in folder.components() {
-            let Component::Normal(part) = part else { continue };
-            let Some(part) = part.to_str() else { return };
-            let plain = part.strip_suffix(STUBS);
-            in_stubs |= usize::from(plain.is_some());
-            node = node.children.entry(plain.unwrap_or(part).into()).or_default();
-            node.kinds[in_stubs] |= FOLDER;
-        }
+        let Some((mut node, in_stubs)) = self.add_folder(folder, FOLDER | HOLDER) else { return };
         if let Some(module) = module {
             node = node.children.entry(module.into()).or_default();
         }
         node.kinds[in_stubs] |= kind;
+    }
+
+    /// Its node, and whether that stands for a folder of stubs; none where no import can name it.
+    fn add_folder(&mut self, folder: &Path, kinds: u8) -> Option<(&mut Node, usize)> {
+        let mut node = &mut self.0;
+        let mut in_stubs = 0;
+        for part in folder.components() {
+            let Component::Normal(part) = part else { continue };
+            let part = part.to_str()?;
+            let plain = part.strip_suffix(STUBS);
+            in_stubs |= usize::from(plain.is_some());
+            let name = plain.unwrap_or(part);
+            // Most are there already.
+            if !node.children.contains_key(name) {
+                node.children.insert(name.into(), Node::default());
+            }
+            node = node.children.get_mut(name)?;
+            node.kinds[in_stubs] |= kinds;
+        }
+        Some((node, in_stubs))
     }
 
     /// What stands beside a file under its own name, and what its folder is.
@@ -151,6 +167,18 @@ pub enum Candidate<'a> {
     Kinds(u16),
     /// The folder of a package that is marked as typed.
     Typed(&'a Path),
+}
+
+impl Candidate<'_> {
+    /// Whether it is more than a folder without modules, which stands in for nothing that is found elsewhere.
+    #[must_use]
+    pub fn is_module(self) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Kinds(kinds) => kinds.to_be_bytes().iter().any(|kinds| kinds & !FOLDER != 0),
+            Self::Named(_) | Self::Typed(_) => true,
+        }
+    }
 }
 
 impl Node {
@@ -266,9 +294,15 @@ fn tell(candidate: Candidate<'_>, mark: &impl Fn(&Path) -> Option<Digest>, hash:
 mod tests {
     use super::*;
 
+    /// Of these files, and of folders where a name ends with a slash.
+    fn shape_of(names: &[&str]) -> Shape {
+        let (folders, files): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| name.ends_with('/'));
+        Shape::of(files.into_iter().map(Path::new), folders.into_iter().map(Path::new))
+    }
+
     /// What `/p/a/f.py` finds for a name.
     fn found(files: &[&str], name: &str) -> [u8; 32] {
-        let shape = Shape::of(files.iter().map(Path::new));
+        let shape = shape_of(files);
         let mut finder = Finder::new(&shape, vec!["/p".into(), "/site".into()], |_| None);
         // What others found before makes no difference.
         let found = finder.find(Path::new("/p/a/f.py"), std::iter::once(name));
@@ -280,7 +314,7 @@ mod tests {
 
     /// What marks packages as typed, as far as an import of a name asks for it.
     fn marks(files: &[&str], name: &str) -> Vec<PathBuf> {
-        let shape = Shape::of(files.iter().map(Path::new));
+        let shape = shape_of(files);
         let asked = std::cell::RefCell::default();
         let mark = |path: &Path| {
             Vec::push(&mut asked.borrow_mut(), path.to_owned());
@@ -310,6 +344,10 @@ mod tests {
             (".:e", "/p/a/e.py", "/p/e.py"),
             (".", "/p/a/__init__.py", "/p/a/e.py"),
             ("..e", "/p/e.py", "/site/e.py"),
+            ("bare", "/p/bare/", "/p/other/"),
+            ("b:bare", "/p/b/bare/", "/p/bare/"),
+            ("b", "/site/b/", "/p/b/"),
+            ("b", "/site/b-stubs/", "/site/e-stubs/"),
             ("missing.module", "/site/missing/__init__.py", "/site/other/missing.py"),
         ] {
             assert_ne!(found(&base, name), found(&with(seen), name), "{name} and {seen}");
@@ -323,7 +361,7 @@ mod tests {
     fn what_stands_beside_a_file_shows() {
         let beside = |files: &[&str]| {
             let mut told = Vec::new();
-            let shape = Shape::of(files.iter().map(Path::new));
+            let shape = shape_of(files);
             shape.beside(Path::new("/p/f.py"), &mut |candidate| told.push(format!("{candidate:?}")));
             told
         };

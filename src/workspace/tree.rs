@@ -3,10 +3,12 @@
 //! When to look is left to `watch`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::configuration::Configuration;
 use super::environment::{Environment, is_environment};
 use super::parallel::in_parallel;
 use super::paths::AllowedRoots;
@@ -31,7 +33,7 @@ pub struct Place {
 pub struct Changes {
     /// Sources of the project with other bytes, but in the same place.
     pub edited: Vec<PathBuf>,
-    /// Files came or went, or a configuration or an installed package changed: imports may resolve otherwise.
+    /// Files or folders came or went, or a configuration or an installed package changed: imports may resolve otherwise.
     pub structural: bool,
     /// What an engine looks at once and never again: an installed package became typed, or is no longer, or a link to
     /// a folder came or went.
@@ -84,7 +86,7 @@ impl Stamp {
     }
 }
 
-/// The files of some places, as they were last seen.
+/// The files and folders of some places, as they were last seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree {
     places: Vec<Place>,
@@ -93,13 +95,21 @@ pub struct Tree {
     linked_files: BTreeSet<PathBuf>,
     /// Symbolic links to folders, and where they lead. They are not followed: that is a place of its own.
     links: BTreeMap<PathBuf, PathBuf>,
+    /// Those that a walk comes to: an import finds one even where it holds no file that matters.
+    folders: BTreeSet<PathBuf>,
 }
 
 impl Tree {
     /// Looks at everything below these places. Blocks on the file system.
     #[must_use]
     pub fn scan(places: Vec<Place>) -> Self {
-        let mut tree = Self { places, files: BTreeMap::new(), linked_files: BTreeSet::new(), links: BTreeMap::new() };
+        let mut tree = Self {
+            places,
+            files: BTreeMap::new(),
+            linked_files: BTreeSet::new(),
+            links: BTreeMap::new(),
+            folders: BTreeSet::new(),
+        };
         tree.read();
         tree
     }
@@ -121,8 +131,9 @@ impl Tree {
         let mut folders: Vec<(PathBuf, bool)> = self.places.iter().map(|place| (place.folder.clone(), true)).collect();
         while !folders.is_empty() {
             let read = in_parallel(&folders, |(folder, is_top)| Folder::read(folder, *is_top));
-            folders.clear();
-            for folder in read {
+            for (folder, (path, _)) in read.into_iter().zip(std::mem::take(&mut folders)) {
+                let Some(folder) = folder else { continue };
+                self.folders.insert(path);
                 self.files.extend(folder.files);
                 self.linked_files.extend(folder.linked_files);
                 self.links.extend(folder.links);
@@ -149,6 +160,16 @@ impl Tree {
         self.files.keys().map(PathBuf::as_path)
     }
 
+    /// All folders, whatever they hold.
+    pub fn folders(&self) -> impl Iterator<Item = &Path> {
+        self.folders.iter().map(PathBuf::as_path)
+    }
+
+    /// Symbolic links to folders, and where they lead.
+    pub fn links(&self) -> impl Iterator<Item = (&Path, &Path)> {
+        self.links.iter().map(|(link, target)| (link.as_path(), target.as_path()))
+    }
+
     /// Whether a file is among them.
     #[must_use]
     pub fn holds(&self, path: &Path) -> bool {
@@ -159,9 +180,16 @@ impl Tree {
     #[must_use]
     pub fn differences(&self, other: &Self) -> (BTreeSet<PathBuf>, bool) {
         let touched = self.files.iter().filter(|(path, stamp)| other.files.get(*path).is_some_and(|now| now != *stamp));
-        let is_other =
-            self.places != other.places || self.links != other.links || !self.files.keys().eq(other.files.keys());
-        (touched.map(|(path, _)| path.clone()).collect(), is_other)
+        let is_other = self.places != other.places
+            || self.links != other.links
+            || self.folders != other.folders
+            || !self.files.keys().eq(other.files.keys());
+        (touched.flat_map(|(path, _)| std::iter::once(path.clone()).chain(self.aliases(path))).collect(), is_other)
+    }
+
+    /// Paths that lead to a file through a link to a folder: by such a one, an import may have found it.
+    fn aliases(&self, file: &Path) -> impl Iterator<Item = PathBuf> {
+        self.links.iter().filter_map(|(link, target)| Some(link.join(file.strip_prefix(target).ok()?)))
     }
 
     /// Allowed folders outside all places that links lead to: an import may go through them.
@@ -188,6 +216,13 @@ impl Tree {
 
     /// Looks at what was touched, and says what became of it. Blocks on the file system.
     pub fn look(&mut self, touched: &Touched) -> Changes {
+        let mut changes = self.look_anew(touched);
+        let aliases: Vec<PathBuf> = changes.edited.iter().flat_map(|file| self.aliases(file)).collect();
+        changes.edited.extend(aliases);
+        changes
+    }
+
+    fn look_anew(&mut self, touched: &Touched) -> Changes {
         let mut changes = Changes::default();
         if touched.everything {
             let now = Self::scan(self.places.clone());
@@ -201,6 +236,7 @@ impl Tree {
                 self.note(path, false, &mut changes);
             }
             changes.lasting |= now.links != self.links;
+            changes.structural |= now.folders != self.folders;
             *self = now;
             return changes;
         }
@@ -211,7 +247,9 @@ impl Tree {
     }
 
     fn look_at(&mut self, path: &Path, changes: &mut Changes) {
-        let link = linked_folder(path);
+        // Of what is left out, another watch may have told.
+        let is_walked = self.is_top(path) || path.parent().is_some_and(|folder| self.enter(folder, changes));
+        let link = if is_walked { linked_folder(path) } else { None };
         if self.links.get(path) != link.as_ref() {
             changes.lasting = true;
             match &link {
@@ -222,40 +260,37 @@ impl Tree {
         if link.is_some() {
             return;
         }
-        let stamp = if matters(path) { stamp(path) } else { None };
         let known = self.files.contains_key(path);
-        if let Some(stamp) = stamp {
-            self.note(path, known, changes);
-            self.files.insert(path.to_owned(), stamp);
-            if path.is_symlink() {
-                self.linked_files.insert(path.to_owned());
-            } else {
-                self.linked_files.remove(path);
+        match if is_walked && matters(path) { stamp(path) } else { None } {
+            Some(stamp) => {
+                self.note(path, known, changes);
+                self.keep(path, stamp);
             }
-        } else if known {
-            self.note(path, false, changes);
-            self.files.remove(path);
-            self.linked_files.remove(path);
-        } else {
-            self.look_below(path, changes);
+            None if known => {
+                self.note(path, false, changes);
+                self.drop_file(path);
+            }
+            None => {}
+        }
+        self.look_below(path, changes);
+        if is_walked {
+            self.enter(path, changes);
         }
     }
 
     /// A folder that was moved takes its files along, and another in its place brings its own, without a word of each.
     fn look_below(&mut self, folder: &Path, changes: &mut Changes) {
         let is_below = |path: &&PathBuf| path.starts_with(folder);
-        let files = self.files.range(folder.to_owned()..).map(|(file, _)| file);
+        let files = self.files.range::<Path, _>((Bound::Excluded(folder), Bound::Unbounded)).map(|(file, _)| file);
         for file in files.take_while(is_below).cloned().collect::<Vec<_>>() {
             let now = stamp(&file);
             if now.as_ref() == self.files.get(&file) {
                 continue;
             }
             self.note(&file, now.is_some(), changes);
-            if let Some(now) = now {
-                self.files.insert(file, now);
-            } else {
-                self.files.remove(&file);
-                self.linked_files.remove(&file);
+            match now {
+                Some(now) => self.keep(&file, now),
+                None => self.drop_file(&file),
             }
         }
         let links = self.links.range(folder.to_owned()..).map(|(link, _)| link);
@@ -265,6 +300,44 @@ impl Tree {
                 self.links.remove(&link);
             }
         }
+        let folders = self.folders.range(folder.to_owned()..).take_while(is_below);
+        for gone in folders.filter(|folder| !is_folder(folder)).cloned().collect::<Vec<_>>() {
+            changes.structural = true;
+            self.folders.remove(&gone);
+        }
+    }
+
+    /// Whether a walk comes to a folder; one that it did not come to before is noted.
+    fn enter(&mut self, folder: &Path, changes: &mut Changes) -> bool {
+        if self.folders.contains(folder) {
+            return true;
+        }
+        let is_walked = is_folder(folder)
+            && (self.is_top(folder)
+                || !is_skipped(folder) && folder.parent().is_some_and(|parent| self.enter(parent, changes)));
+        if is_walked {
+            changes.structural = true;
+            self.folders.insert(folder.to_owned());
+        }
+        is_walked
+    }
+
+    fn is_top(&self, folder: &Path) -> bool {
+        self.places.iter().any(|place| place.folder == folder)
+    }
+
+    fn keep(&mut self, file: &Path, stamp: Stamp) {
+        self.files.insert(file.to_owned(), stamp);
+        if file.is_symlink() {
+            self.linked_files.insert(file.to_owned());
+        } else {
+            self.linked_files.remove(file);
+        }
+    }
+
+    fn drop_file(&mut self, file: &Path) {
+        self.files.remove(file);
+        self.linked_files.remove(file);
     }
 
     /// Notes a file that changed, or, where it was not `known` before or no longer is, came or went.
@@ -286,16 +359,29 @@ impl Tree {
     }
 }
 
-/// The project's own files and the packages that it may import, outermost first.
+/// Folders besides the root in which imports are looked for, each once.
 #[must_use]
-pub fn places(root: &ProjectRoot, settings: &ProjectSettings, environment: &Environment) -> Vec<Place> {
-    let own = std::iter::once(root.path()).map(|folder| (folder, false));
-    let besides = settings.extra_paths.iter().chain(&settings.stub_path).chain(&environment.packages);
+pub fn besides(settings: &ProjectSettings, configuration: &Configuration, environment: &Environment) -> Vec<PathBuf> {
+    let configured = configuration.folders().iter().flatten();
+    let settings = settings.extra_paths.iter().chain(&settings.stub_path);
+    let mut found = BTreeSet::new();
+    let all = settings.chain(configured).chain(&environment.packages);
+    all.filter(|folder| found.insert(*folder)).cloned().collect()
+}
+
+/// The project's own files, and all else that it may import.
+#[must_use]
+pub fn places(
+    root: &ProjectRoot,
+    settings: &ProjectSettings,
+    configuration: &Configuration,
+    environment: &Environment,
+) -> Vec<Place> {
+    let own = Place { folder: root.path().to_owned(), packages: false };
+    let besides = besides(settings, configuration, environment).into_iter();
     // What is reached from the root anyway belongs to the project.
     let besides = besides.filter(|folder| !is_reached(root.path(), folder));
-    own.chain(besides.map(|folder| (folder.as_path(), true)))
-        .map(|(folder, packages)| Place { folder: folder.to_owned(), packages })
-        .collect()
+    std::iter::once(own).chain(besides.map(|folder| Place { folder, packages: true })).collect()
 }
 
 /// Whether a folder below a place is left out.
@@ -329,13 +415,14 @@ struct Folder {
 }
 
 impl Folder {
-    /// Reads it, unless it is left out by what is in it; the top of a place is not.
-    fn read(folder: &Path, is_top: bool) -> Self {
+    /// Reads it; none where it is no folder, or is left out by what is in it, which the top of a place is not.
+    fn read(folder: &Path, is_top: bool) -> Option<Self> {
         let mut this = Self::default();
-        let Ok(entries) = std::fs::read_dir(folder) else { return this };
+        // One that may not be read is there all the same.
+        let Ok(entries) = std::fs::read_dir(folder) else { return is_folder(folder).then_some(this) };
         let entries: Vec<_> = entries.filter_map(|entry| entry.ok().map(|entry| (entry.file_name(), entry))).collect();
         if !is_top && is_environment(folder, |marker| entries.iter().any(|(name, _)| name == marker)) {
-            return this;
+            return None;
         }
         for (name, entry) in entries {
             let Ok(kind) = entry.file_type() else { continue };
@@ -355,7 +442,7 @@ impl Folder {
                 }
             }
         }
-        this
+        Some(this)
     }
 }
 
@@ -363,6 +450,10 @@ impl Folder {
 fn linked_folder(path: &Path) -> Option<PathBuf> {
     let is_wanted = path.is_symlink() && path.is_dir() && !is_skipped(path);
     is_wanted.then(|| path.canonicalize().ok())?
+}
+
+fn is_folder(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
 }
 
 /// Through a symbolic link, as the engine reads it.
@@ -383,10 +474,12 @@ pub fn is_source(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "py" || extension == "pyi")
 }
 
-/// A file whose bytes or presence can change a type.
+/// A file whose bytes or presence can change a type. A native module stands in for what an import would find elsewhere.
 pub(super) fn matters(path: &Path) -> bool {
     is_source(path)
-        || path.extension().is_some_and(|extension| extension == "pth")
+        || path
+            .extension()
+            .is_some_and(|extension| ["pth", "so", "pyd", "dylib"].iter().any(|wanted| extension == *wanted))
         || path
             .file_name()
             .is_some_and(|name| name == "py.typed" || name == "pyrightconfig.json" || name == "pyproject.toml")
@@ -408,6 +501,7 @@ mod tests {
         assert_eq!(changes, all);
         assert_eq!(tree.files, other.files);
         assert_eq!(tree.links, other.links);
+        assert_eq!(tree.folders, other.folders);
         changes
     }
 
@@ -476,6 +570,56 @@ mod tests {
         let both = Changes { edited: vec![at("package/d.py")], ..structural.clone() };
         assert_eq!(look(&mut tree, &mut other, &[at("package")]), both);
         assert_eq!(tree.sources().collect::<Vec<_>>(), [at("a.py"), at("package/d.py")]);
+    }
+
+    #[test]
+    fn folders_without_files_that_matter_are_known() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        let at = |name: &str| root.join(name);
+        let write = |name: &str| {
+            std::fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+            std::fs::write(at(name), "").unwrap();
+        };
+        write("package/a.py");
+        write("package/__pycache__/a.pyc");
+        write("data/notes.txt");
+        let places = vec![Place { folder: root.clone(), packages: false }];
+        let (mut tree, mut other) = (Tree::scan(places.clone()), Tree::scan(places));
+        assert_eq!(tree.folders().collect::<Vec<_>>(), [root.clone(), at("data"), at("package")]);
+
+        let structural = Changes { structural: true, ..Changes::default() };
+        let mut seen = |names: &[&str]| {
+            let before = tree.clone();
+            let changes = look(&mut tree, &mut other, &names.iter().map(|name| at(name)).collect::<Vec<_>>());
+            assert_eq!(before.differences(&tree).1, changes.structural, "{names:?}");
+            changes
+        };
+        std::fs::create_dir_all(at("empty/inner")).unwrap();
+        assert_eq!(seen(&["empty", "empty/inner"]), structural);
+        assert!(seen(&["empty", "empty/inner"]).is_empty());
+        write("empty/notes.txt");
+        std::fs::create_dir_all(at("empty/__pycache__/deep")).unwrap();
+        write("empty/__pycache__/deep/b.py");
+        std::fs::create_dir(at(".hidden")).unwrap();
+        // Such events come where what is left out here is watched for another.
+        assert!(seen(&["empty/notes.txt", "empty/__pycache__/deep/b.py", "empty/__pycache__", ".hidden"]).is_empty());
+        std::fs::rename(at("empty"), at("renamed")).unwrap();
+        assert_eq!(seen(&["empty", "renamed", "renamed/inner"]), structural);
+        std::fs::remove_dir(at("renamed/inner")).unwrap();
+        std::fs::write(at("renamed/inner"), "").unwrap();
+        assert_eq!(seen(&["renamed/inner"]), structural);
+        std::fs::remove_dir_all(at("renamed")).unwrap();
+        assert_eq!(seen(&["renamed"]), structural);
+        // The last module goes, the folder stays.
+        std::fs::remove_file(at("package/a.py")).unwrap();
+        assert_eq!(seen(&["package/a.py"]), structural);
+        std::fs::remove_dir_all(at("package")).unwrap();
+        assert_eq!(seen(&["package"]), structural);
+        write("new/deep/b.py");
+        assert_eq!(seen(&["new/deep/b.py"]), structural);
+        write("native.cpython-312-x86_64-linux-gnu.so");
+        assert_eq!(seen(&["native.cpython-312-x86_64-linux-gnu.so"]), structural);
     }
 
     #[test]

@@ -171,7 +171,7 @@ fn replace(root: &Path, file: &str, from: &str, to: &str) {
 /// An edit, and whether it leaves the results of some files as they were.
 type Edit = (&'static str, fn(&Path), bool);
 
-const EDITS: [Edit; 22] = [
+const EDITS: [Edit; 24] = [
     ("nothing", |_| (), true),
     ("a comment in a leaf", |root| append(root, "flask/views.py", "# more\n"), true),
     ("a body in a leaf", |root| append(root, "flask/__main__.py", "extra = [1, 'x']\n"), true),
@@ -186,6 +186,15 @@ const EDITS: [Edit; 22] = [
         |root| append(root, "flask/fresh.py", "from .app import Flask\nmade = Flask\n"),
         true,
     ),
+    (
+        "an import of a folder without sources",
+        |root| {
+            append(root, "flask/fresh.py", "import bare\nfolder = bare\n");
+            std::fs::create_dir_all(root.join("bare/__pycache__")).unwrap();
+        },
+        true,
+    ),
+    ("no such folder", |root| std::fs::remove_dir_all(root.join("bare")).unwrap(), true),
     ("a circle of imports", |root| append(root, "flask/globals.py", "from .fresh import made\nagain = made\n"), true),
     (
         "a renamed module",
@@ -254,6 +263,7 @@ const EDITS: [Edit; 22] = [
 /// A project whose snapshot follows its edits.
 struct Followed {
     root: PathBuf,
+    allowed: PathBuf,
     server: Server,
     /// The latest snapshot.
     last: String,
@@ -270,8 +280,13 @@ struct Share {
 impl Followed {
     /// A project with a snapshot, by a server that keeps everything in this folder, and the files as they are told.
     async fn begin(root: &Path, state: &Path) -> (Self, Files) {
+        Self::begin_below(root, root, state).await
+    }
+
+    /// With a folder above the project allowed.
+    async fn begin_below(allowed: &Path, root: &Path, state: &Path) -> (Self, Files) {
         // Nothing is kept in memory, so that all depends on the store.
-        let server = Server::start_with(&[root], &["--state-dir", state.to_str().unwrap(), "--max-kept", "0"]);
+        let server = Server::start_with(&[allowed], &["--state-dir", state.to_str().unwrap(), "--max-kept", "0"]);
         let first = eventually("all files to be kept", async || {
             let (first, cached) = told(&server, root).await;
             (cached == first.len()).then_some(first)
@@ -282,13 +297,13 @@ impl Followed {
         assert_same(&exported, &first, "the first update");
         let last = base.snapshot.unwrap().snapshot_id;
         let types = counts(&recorded(&server, &last).await);
-        (Self { root: root.to_owned(), server, last, types }, first)
+        (Self { root: root.to_owned(), allowed: allowed.to_owned(), server, last, types }, first)
     }
 
     /// Brings the snapshot up to date, and compares all that is told with what a new process tells.
     async fn follow(&mut self, after: &str) -> Share {
-        let Self { root, server, .. } = self;
-        let fresh = Server::start_with(&[&*root], &["--store", "none"]);
+        let Self { root, allowed, server, .. } = self;
+        let fresh = Server::start_with(&[&*allowed], &["--store", "none"]);
         let (expected, _) = told(&fresh, root).await;
         let (summary, exported) = update(server, root, UpdateScope::Dependents).await;
         let snapshot = summary.snapshot.unwrap();
@@ -352,6 +367,76 @@ async fn after_any_edit_an_export_is_that_of_a_new_process() {
     assert!(server.list().await.is_empty(), "an engine was started");
     assert_same(&again, &first, "a restart elsewhere");
     assert!(server.file(&other, select("flask/views.py", Selector::Names)).await.unwrap().cached);
+}
+
+#[tokio::test]
+async fn what_links_to_folders_lead_to_is_followed() {
+    if !is_batch() {
+        return;
+    }
+    let project = Project::new(&[
+        ("inner/a.py", "made = 1\n"),
+        ("main.py", "from link.a import made\nfrom link.later import other\nseen = (made, other)\n"),
+    ]);
+    let (root, state) = (project.root(), tempfile::tempdir().unwrap());
+    let (mut followed, _) = Followed::begin(&root, state.path()).await;
+    std::os::unix::fs::symlink(root.join("inner"), root.join("link")).unwrap();
+    assert!(followed.follow("a link to a folder").await.again > 0);
+    project.write("inner/later.py", "other = 'x'\n");
+    assert!(followed.follow("a module behind it").await.again > 0);
+    project.write("inner/a.py", "made = 1.5\n");
+    assert!(followed.follow("an edit behind it").await.again > 0);
+    std::fs::remove_file(root.join("link")).unwrap();
+    assert!(followed.follow("no link").await.again > 0);
+}
+
+/// Projects beside each other, one of which imports from a folder that another's configuration names.
+fn shelves() -> Project {
+    Project::new(&[
+        ("base.json", "{ \"extraPaths\": [\"shared\"], \"pythonVersion\": \"3.12\" }"),
+        ("shared/part.py", "def make() -> int: ...\n"),
+        ("app/pyrightconfig.json", "{ \"extends\": \"../base.json\" }"),
+        ("app/main.py", "from part import make\nseen = make()\n"),
+        ("app/later.py", "import late\nfound = late.made\n"),
+        ("app/alone.py", "import sys\nnew = 1 if sys.version_info >= (3, 10) else 'x'\n"),
+    ])
+}
+
+#[tokio::test]
+async fn what_a_configuration_names_beside_the_project_is_followed() {
+    if !is_batch() {
+        return;
+    }
+    let (project, state) = (shelves(), tempfile::tempdir().unwrap());
+    let (top, root) = (project.root(), project.root().join("app"));
+    let (mut followed, _) = Followed::begin_below(&top, &root, state.path()).await;
+    project.write("shared/part.py", "def make() -> str: ...\n");
+    assert_eq!(followed.follow("an edit in the named folder").await.again, 1);
+    std::fs::create_dir(top.join("shared/late")).unwrap();
+    assert_eq!(followed.follow("a folder without sources in it").await.again, 1);
+    project.write("shared/late.py", "made = 1\n");
+    assert_eq!(followed.follow("a module in it").await.again, 1);
+    project.write("shared/unused.py", "made = 1\n");
+    assert_eq!(followed.follow("a module that nobody imports").await.again, 0);
+    project.write("base.json", "{ \"extraPaths\": [\"shared\"], \"pythonVersion\": \"3.9\" }");
+    assert_eq!(followed.follow("an edit of what is extended").await.again, 3);
+    project.write("base.json", "{ \"extraPaths\": [\"other\"], \"pythonVersion\": \"3.9\" }");
+    assert_eq!(followed.follow("a folder that is not there").await.again, 3);
+    project.write("other/late.py", "made = b'x'\n");
+    followed.follow("a folder that came").await;
+
+    // Where the named folder is not allowed, nothing is kept; where it is, no engine is needed, elsewhere and in a new process.
+    let elsewhere = shelves();
+    let other = elsewhere.root().join("app");
+    let flags = ["--state-dir", state.path().to_str().unwrap(), "--max-kept", "0"];
+    let narrow = Server::start_with(&[&other], &flags);
+    let (expected, _) = told(&narrow, &other).await;
+    assert_eq!(told(&narrow, &other).await.1, 0);
+    let server = Server::start_with(&[&elsewhere.root()], &flags);
+    let (again, cached) = told(&server, &other).await;
+    assert_eq!(cached, again.len());
+    assert!(server.list().await.is_empty(), "an engine was started");
+    assert_same(&again, &expected, "a restart elsewhere");
 }
 
 /// What is done to a project: which kind of edit, and by which of all files, places and texts.

@@ -166,6 +166,55 @@ async fn folders_that_come_and_go_are_seen() {
 }
 
 #[tokio::test]
+async fn folders_without_sources_that_come_and_go_are_seen() {
+    let fixture = Fixture::new(&[("main.py", "import part\n"), ("inner.py", "import part.inner\n")]).await;
+    // Of the last part of the name: what is not found has no type.
+    let found = async |file: &str| fixture.export(select(file, Selector::Names)).await.types.pop().unwrap().r#type;
+    let assert_found = async |outer: &str, inner: &str, after: &str| {
+        assert_eq!((&*found("main.py").await, &*found("inner.py").await), (outer, inner), "after: {after}");
+    };
+    let (outer, inner) = ("Module(\"part\")", "Module(\"inner\")");
+    assert_found("", "", "the start").await;
+    for round in 0..2 {
+        std::fs::create_dir(fixture.path("part")).unwrap();
+        assert_found(outer, "", &format!("an empty folder came in round {round}")).await;
+        fixture.project.write("part/inner/data.txt", "x");
+        assert_found(outer, inner, "one in it with data alone came").await;
+        fixture.project.write("part/inner/__pycache__/a.pyc", "x");
+        std::fs::rename(fixture.path("part"), fixture.path("other")).unwrap();
+        assert_found("", "", "they were renamed").await;
+        std::fs::rename(fixture.path("other"), fixture.path("part")).unwrap();
+        assert_found(outer, inner, "they were renamed back").await;
+        std::fs::remove_dir_all(fixture.path("part/inner")).unwrap();
+        assert_found(outer, "", "the inner one went").await;
+        std::fs::remove_dir(fixture.path("part")).unwrap();
+        assert_found("", "", "they went").await;
+    }
+    // As a checkout leaves it that deletes the last module.
+    fixture.project.write("part/a.py", "");
+    fixture.project.write("part/__pycache__/a.pyc", "");
+    std::fs::remove_file(fixture.path("part/a.py")).unwrap();
+    assert_found(outer, "", "a folder lost its last module").await;
+    std::fs::remove_dir_all(fixture.path("part")).unwrap();
+    assert_found("", "", "what was left went").await;
+}
+
+#[tokio::test]
+async fn native_modules_that_come_and_go_are_seen() {
+    let fixture = Fixture::new(&[
+        (".venv/pyvenv.cfg", "version = 3.12.4\n"),
+        (".venv/lib/python3.12/site-packages/part/__init__.py", "def make() -> int: ...\n"),
+        ("main.py", "from part import make\nseen = make()\n"),
+    ])
+    .await;
+    fixture.assert_seen("int", "the start").await;
+    fixture.project.write("part.so", "");
+    fixture.assert_seen("Unknown", "a native module stands in for the package").await;
+    std::fs::remove_file(fixture.path("part.so")).unwrap();
+    fixture.assert_seen("int", "it went").await;
+}
+
+#[tokio::test]
 async fn a_file_replaced_by_rename_is_seen() {
     let fixture = Fixture::new(&[("part.py", ""), ("main.py", "from part import make\nseen = make()\n")]).await;
     fixture.assert_seen("Unknown", "the start").await;
@@ -198,6 +247,51 @@ async fn a_changed_configuration_is_heeded() {
     fixture.assert_seen("tuple[str, float]", "it was deleted").await;
     std::fs::remove_file(fixture.path("pyproject.toml")).unwrap();
     fixture.assert_seen("tuple[int, Unknown]", "pyproject.toml was deleted too").await;
+}
+
+#[tokio::test]
+async fn what_a_configuration_names_beside_the_project_is_seen() {
+    let project = Project::new(&[
+        ("base.json", "{ \"extraPaths\": [\"shared\"], \"pythonVersion\": \"3.8\" }"),
+        ("shared/part.py", "def make() -> int: ...\n"),
+        ("envs/dev/lib/python3.12/site-packages/lib.py", "def make() -> bytes: ...\n"),
+        ("app/pyrightconfig.json", "{ \"extends\": \"../base.json\" }"),
+        (
+            "app/main.py",
+            "import sys\nfrom part import make\nfrom lib import make as other\nif sys.version_info >= (3, 9):\n    \
+             def pick() -> int: ...\nelse:\n    def pick() -> str: ...\nseen = (pick(), make(), other())\n",
+        ),
+    ]);
+    let root = project.root().join("app");
+    let server = Server::start(&[&project.root()]);
+    let assert_seen = async |expected: &str, after: &str| {
+        let file = server.file(&root, select("main.py", Selector::Names)).await.unwrap();
+        assert_eq!(type_of(&file, "seen"), format!("tuple[{expected}]"), "after: {after}");
+    };
+    assert_seen("str, int, Unknown", "the start").await;
+    for kind in ["bytes", "float"] {
+        project.write("shared/part.py", format!("def make() -> {kind}: ...\n"));
+        assert_seen(&format!("str, {kind}, Unknown"), "an edit in the named folder").await;
+    }
+    std::fs::remove_file(project.root().join("shared/part.py")).unwrap();
+    assert_seen("str, Unknown, Unknown", "a module of it went").await;
+    project.write("base.json", "{ \"extraPaths\": [\"other\", \"app/.aside\"], \"pythonVersion\": \"3.12\" }");
+    assert_seen("int, Unknown, Unknown", "an edit of what is extended").await;
+    project.write("app/.aside/part.py", "def make() -> complex: ...\n");
+    assert_seen("int, complex, Unknown", "a named folder came that has a dot").await;
+    project.write("app/.aside/part.py", "def make() -> float: ...\n");
+    assert_seen("int, float, Unknown", "an edit in it").await;
+    project.write("other/part.py", "def make() -> str: ...\n");
+    assert_seen("int, str, Unknown", "the first named folder came").await;
+    project.write("base.json", "{ \"extends\": \"deep/base.toml\", \"venvPath\": \"envs\", \"venv\": \"dev\" }");
+    assert_seen("int, Unknown, bytes", "a virtual environment was named").await;
+    project.write("envs/dev/lib/python3.12/site-packages/lib.py", "def make() -> bool: ...\n");
+    assert_seen("int, Unknown, bool", "an edited package in it").await;
+    project.write("deep/base.toml", "[tool.pyright]\npythonVersion = '3.7'\nextraPaths = ['../other']\n");
+    assert_seen("str, str, bool", "what is extended came").await;
+    project.write("app/pyrightconfig.json", "{}");
+    assert_seen("int, Unknown, Unknown", "nothing is extended").await;
+    assert_eq!(server.listed(&root).await.unwrap().state(), ProjectState::Ready);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use crate::model::{Digest, Encoding, Position, Selector};
 use crate::position::SourceText;
 use crate::proto;
+use crate::workspace::configuration::Configuration;
 use crate::workspace::names;
 use crate::workspace::scope::Scope;
 use crate::workspace::tree::{Place, Tree};
@@ -33,13 +34,13 @@ pub(super) struct File {
 impl Project {
     /// Reads what the service itself would choose for `SELECTOR_NAMES`.
     pub(super) fn read(root: &Path) -> anyhow::Result<Self> {
-        let scope = Scope::read(root);
+        let scope = Scope::of(&Configuration::read(root, &|_| true));
         let tree = Tree::scan(vec![Place { folder: root.to_owned(), packages: false }]);
         let mut files = Vec::new();
         for path in tree.sources() {
             let relative = path.strip_prefix(root)?;
             let Ok(text) = std::fs::read_to_string(path) else { continue };
-            if !scope.holds(relative) {
+            if !scope.holds(path) {
                 continue;
             }
             let source = SourceText::new(text);

@@ -74,8 +74,8 @@ impl Session {
         let Start { root, settings, roots, engine, limits, watcher, tracker } = start;
         let failed = |what: &str, error: &dyn std::fmt::Display| SessionError::Start(format!("{what}: {error}"));
 
-        let environment = discover(&root, &settings, &roots);
-        let folders = places(&root, &settings, &environment);
+        let (configuration, environment) = discover(&root, &settings, &roots);
+        let folders = places(&root, &settings, &configuration, &environment);
         let (watching, allowed) = (Arc::clone(&watcher), Arc::clone(&roots));
         // While Node starts. Pyright looks for files only after the handshake, so that no change is missed between.
         let scanning = tracker.spawn(blocking(move || watching.scan(folders, &allowed)));
@@ -84,7 +84,7 @@ impl Session {
             engine: engine.clone(),
             environment: environment.clone(),
             max_heap_mib: limits.max_heap_mib,
-            preload: bridge::preload(&settings, limits.mode != EngineMode::Hover),
+            preload: bridge::preload(&settings, configuration.venv().is_some(), limits.mode != EngineMode::Hover),
         };
         let (process, stdin, stdout) =
             Process::start(&launch, &tracker).map_err(|error| failed("starting the process", &error))?;
@@ -116,6 +116,7 @@ impl Session {
             evaluated: Table::new(limits.max_kept),
             root,
             settings,
+            configuration,
             environment,
             roots,
             multiplexer,

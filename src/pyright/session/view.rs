@@ -15,6 +15,7 @@ use crate::blocking::blocking;
 use crate::model::{ProjectRoot, ProjectSettings};
 use crate::pyright::batch::{self, Files};
 use crate::pyright::protocol::uri;
+use crate::workspace::configuration::Configuration;
 use crate::workspace::environment::Environment;
 use crate::workspace::paths::AllowedRoots;
 use crate::workspace::scope::Scope;
@@ -30,9 +31,9 @@ impl Session {
     /// The project's own source files, absolute, in order, as of the last [`Session::refresh`].
     #[must_use]
     pub fn sources(&self) -> Vec<PathBuf> {
-        let scope = Scope::read(self.root.path());
+        let scope = Scope::of(&Configuration::read(self.root.path(), &|path| self.roots.hold(path)));
         let tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_own = |path: &&Path| path.strip_prefix(self.root.path()).is_ok_and(|path| scope.holds(path));
+        let is_own = |path: &&Path| path.starts_with(self.root.path()) && scope.holds(path);
         tree.sources().filter(is_own).map(Path::to_owned).collect()
     }
 
@@ -53,11 +54,13 @@ impl Session {
         let session = Arc::clone(self);
         let outdated = blocking(move || {
             session.touched.note(session.tree.lock().unwrap_or_else(PoisonError::into_inner).moved_links());
-            discover(&session.root, &session.settings, &session.roots) != session.environment
+            let (configuration, environment) = discover(&session.root, &session.settings, &session.roots);
+            environment != session.environment
+                || configuration.differs_elsewhere(&session.configuration, session.root.path())
                 || identity(session.root.path()) != session.identity
         });
         if outdated.await {
-            tracing::info!(root = %self.root, "the project's Python environment is another one; its engine is replaced");
+            tracing::info!(root = %self.root, "the project's Python environment, or what configures it from elsewhere, is another one; its engine is replaced");
             self.condemned.cancel();
             return Err(SessionError::Disconnected);
         }
@@ -174,8 +177,16 @@ pub(super) enum View {
     Alone(OwnedRwLockWriteGuard<()>),
 }
 
-pub(super) fn discover(root: &ProjectRoot, settings: &ProjectSettings, roots: &AllowedRoots) -> Environment {
-    Environment::discover(root.path(), settings.venv.as_deref(), &|path| roots.hold(path))
+pub(super) fn discover(
+    root: &ProjectRoot,
+    settings: &ProjectSettings,
+    roots: &AllowedRoots,
+) -> (Configuration, Environment) {
+    let allowed = |path: &Path| roots.hold(path);
+    let configuration = Configuration::read(root.path(), &allowed);
+    let venv = settings.venv.as_deref().or(configuration.venv());
+    let environment = Environment::discover(root.path(), venv, &allowed);
+    (configuration, environment)
 }
 
 pub(super) async fn is_on_disk(document: &Document) -> bool {

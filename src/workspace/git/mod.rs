@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use gix::sec::Trust;
 
 use super::changes::Changes;
+use super::configuration::Configuration;
 use super::paths::AllowedRoots;
 use super::scope::Scope;
 use super::tree;
@@ -149,10 +150,11 @@ pub fn matters_to_types(root: &Path) -> impl Fn(&str, Kind) -> bool {
 }
 
 /// The project's own sources, as its configuration names them.
-pub fn sources(root: &Path) -> impl Fn(&str, Kind) -> bool {
-    let (root, scope) = (root.to_owned(), Scope::read(root));
+pub fn sources(root: &Path, allowed: &AllowedRoots) -> impl Fn(&str, Kind) -> bool {
+    let scope = Scope::of(&Configuration::read(root, &|path| allowed.hold(path)));
+    let root = root.to_owned();
     move |path, kind| match kind {
-        Kind::File => tree::is_source(Path::new(path)) && scope.holds(Path::new(path)),
+        Kind::File => tree::is_source(Path::new(path)) && scope.holds(&root.join(path)),
         Kind::Folder => !tree::is_skipped(&root.join(path)),
     }
 }
