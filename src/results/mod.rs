@@ -69,8 +69,16 @@ struct Depended {
     digest: Digest,
     /// All that its types depend on.
     types: [u8; 32],
-    /// All that its documentation and definitions depend on, too; none where that was not sought, or not found.
-    all: Option<Option<[u8; 32]>>,
+    /// All that its documentation and definitions depend on, too.
+    all: All,
+}
+
+/// All that something depends on.
+#[derive(Clone, Copy, Debug)]
+enum All {
+    Found([u8; 32]),
+    NotFound,
+    NotSought,
 }
 
 impl Keys {
@@ -79,8 +87,12 @@ impl Keys {
     pub fn of(&self, path: &Path, extras: Extras) -> Option<Key> {
         let Extras { documentation, definitions } = extras;
         let Depended { types, all, .. } = self.0.get(path)?;
-        let depended = if extras.reach_sources() { all.flatten()? } else { *types };
-        Some(key("result", &[&depended, &[u8::from(documentation), u8::from(definitions)]]))
+        let depended = match all {
+            _ if !extras.reach_sources() => types,
+            All::Found(all) => all,
+            All::NotFound | All::NotSought => return None,
+        };
+        Some(key("result", &[depended, &[u8::from(documentation), u8::from(definitions)]]))
     }
 
     /// The digest of a file's bytes, where its types' key is known.
@@ -170,9 +182,9 @@ impl Results {
         let Sought { files, with_sources, spoilt } = sought;
         let Some(common) = look.shared() else { return Ok(Some(Keys::default())) };
         let is_sought = |depended: &Depended| match depended.all {
-            None => !with_sources,
-            Some(None) => !with_sources || engine.is_none(),
-            Some(Some(_)) => true,
+            All::Found(_) => true,
+            All::NotFound => !with_sources || engine.is_none(),
+            All::NotSought => !with_sources,
         };
         let mut known = if spoilt.is_empty() { look.known(files, is_sought) } else { Keys::default() };
         let files: Vec<PathBuf> = files.iter().filter(|path| !known.0.contains_key(*path)).cloned().collect();
@@ -201,7 +213,10 @@ impl Results {
                 let depended = Depended {
                     digest: nodes.get(&path)?.digest.clone()?,
                     types: of_file(types.get(path.as_path())?),
-                    all: all.as_ref().map(|all| all.get(path.as_path()).map(of_file)),
+                    all: match &all {
+                        Some(all) => all.get(path.as_path()).map_or(All::NotFound, |all| All::Found(of_file(all))),
+                        None => All::NotSought,
+                    },
                 };
                 Some((path, depended))
             });

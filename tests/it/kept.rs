@@ -7,7 +7,8 @@ use pyrightd::proto::export_files_response::Result as Message;
 use pyrightd::proto::snapshot_ref::Ref;
 use pyrightd::proto::update_snapshot_response::Result as Updated;
 use pyrightd::proto::{
-    ExportFilesRequest, FileLocations, GetSnapshotRequest, Selector, SnapshotRef, UpdateSnapshotRequest, UpdateSummary,
+    Detail, ExportFilesRequest, ExportOptions, FileLocations, GetSnapshotRequest, Selector, SnapshotRef,
+    UpdateSnapshotRequest, UpdateSummary,
 };
 use sha2::{Digest as _, Sha256};
 use tonic::{Code, Status};
@@ -59,6 +60,44 @@ async fn an_export_is_saved_as_a_snapshot_and_updates_begin_from_it() {
 }
 
 #[tokio::test]
+async fn documentation_follows_the_sources_of_stubs_and_types_do_not() {
+    let project = Project::new(&[
+        ("seen.py", "import pack\nfrom pack import named\nseen = named(pack.VALUE)\n"),
+        ("apart.py", "apart = 1\n"),
+        (".venv/pyvenv.cfg", "version = 3.12.4\n"),
+        (".venv/lib/python3.12/site-packages/pack/__init__.pyi", "VALUE: int\ndef named(value: int) -> str: ...\n"),
+        (".venv/lib/python3.12/site-packages/pack/__init__.py", "from ._own import named\nVALUE = 1\n"),
+        (".venv/lib/python3.12/site-packages/pack/_own.py", "def named(value):\n    '''The first.'''\n"),
+    ]);
+    let root = project.root();
+    let documented = async |server: &Server| {
+        let summary = update_with(server, &root, "documented", &[Detail::Documentation]).await.unwrap();
+        let files = recorded(server, &summary.snapshot.as_ref().unwrap().snapshot_id).await;
+        let named = files["seen.py"].types.iter().find(|told| told.name == "named").unwrap();
+        (named.documentation.clone(), files, summary)
+    };
+    let server = Server::start(&[&root]);
+    let (first, ..) = documented(&server).await;
+    assert_eq!(first, "The first.");
+    update(&server, &root).await.unwrap();
+    if is_batch() {
+        for again in [update(&server, &root).await.unwrap(), documented(&server).await.2] {
+            assert_eq!((again.changed_files, again.dependent_files), (vec![], vec![]));
+        }
+    }
+
+    project.write(".venv/lib/python3.12/site-packages/pack/_own.py", "def named(value):\n    '''The second.'''\n");
+    let (second, files, summary) = documented(&server).await;
+    assert_eq!(second, "The second.");
+    let fresh = Server::start(&[&root]);
+    assert_eq!(documented(&fresh).await.1, files);
+    if is_batch() {
+        assert_eq!(summary.dependent_files, ["seen.py"]);
+        assert_eq!(update(&server, &root).await.unwrap().dependent_files, Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
 async fn a_list_of_files_is_saved_as_it_is_and_the_rest_follows() {
     let project = Project::new(&[
         ("a.py", "number = 1\n"),
@@ -107,10 +146,21 @@ async fn a_list_of_files_is_saved_as_it_is_and_the_rest_follows() {
 
 /// Brings the snapshot of `mine` up to date.
 async fn update(server: &Server, root: &Path) -> Result<UpdateSummary, Status> {
+    update_with(server, root, "mine", &[]).await
+}
+
+async fn update_with(
+    server: &Server,
+    root: &Path,
+    project_id: &str,
+    details: &[Detail],
+) -> Result<UpdateSummary, Status> {
+    let details = details.iter().map(|&detail| detail.into()).collect();
     let request = UpdateSnapshotRequest {
         project_root: text(root),
-        project_id: "mine".into(),
+        project_id: project_id.into(),
         selector: Selector::Names.into(),
+        options: Some(ExportOptions { details, ..ExportOptions::default() }),
         ..UpdateSnapshotRequest::default()
     };
     let mut stream = snapshots(server).await.update_snapshot(request).await?.into_inner();
