@@ -169,6 +169,7 @@ async fn snapshot(mut arguments: SnapshotArguments, settings: Settings) -> anyho
 
 /// A connection to a server that runs already.
 async fn connect(address: &str) -> anyhow::Result<Channel> {
+    let address = address.strip_prefix("http://").unwrap_or(address);
     let channel = Channel::from_shared(format!("http://{address}"))?.connect().await;
     channel.with_context(|| format!("no server answers at {address}"))
 }

@@ -232,6 +232,13 @@ impl Look {
         if path.starts_with(&self.engine) { Some(Digest::of(b"")) } else { self.seen.digest(path) }
     }
 
+    /// Whether a file can't have been touched since the look without a word: it was looked at, or comes with Pyright or with
+    /// the environment's Python, which go by their releases.
+    pub(super) fn is_sure_of(&self, path: &Path) -> bool {
+        let library = &self.grounds.environment.standard_library;
+        self.holds(path) || self.is_engine(path) || library.as_ref().is_some_and(|library| path.starts_with(library))
+    }
+
     /// Whether a file comes with Pyright.
     #[must_use]
     pub fn is_engine(&self, path: &Path) -> bool {

@@ -201,10 +201,8 @@ impl Results {
         if !self.remember(look, learnt).await? {
             return Ok(None);
         }
-        // Only of what was looked at is it known that nobody touched it.
-        let is_lasting = |path: &Path| look.holds(path) || look.is_engine(path);
-        new.retain(|(path, node)| node.own.is_some() && is_lasting(path));
-        let is_all_lasting = spoilt.is_empty() && nodes.keys().all(|path| is_lasting(path));
+        new.retain(|(path, node)| node.own.is_some() && look.is_sure_of(path));
+        let is_all_lasting = spoilt.is_empty() && nodes.keys().all(|path| look.is_sure_of(path));
         let found = blocking(move || {
             let types = graph::digests(&nodes, false);
             let all = with_sources.then(|| graph::digests(&nodes, true));
