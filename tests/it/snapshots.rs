@@ -343,6 +343,32 @@ async fn a_large_snapshot_is_a_stream_in_which_too_large_files_fail() {
 }
 
 #[tokio::test]
+async fn reading_a_snapshot_that_is_deleted_meanwhile_ends_with_a_word() {
+    // More than what is on its way while nobody reads.
+    const FILES: usize = 200;
+    let kept = Kept::start(&[], &[]).await;
+    let names: Vec<String> = (0..FILES).map(|number| format!("module{number}.py")).collect();
+    let types: Vec<String> = (0..500).map(|number| format!("name{number}:int")).collect();
+    let types: Vec<&str> = types.iter().map(String::as_str).collect();
+    let files: Vec<_> = names.iter().map(|name| (name.as_str(), lines(name, &types))).collect();
+    let id = kept.save("mine", FORM, &files).await;
+    let request = GetSnapshotRequest { snapshot: Some(by_id(&id)), paths: Vec::new() };
+    let mut stream = kept.client().await.get_snapshot(request).await.unwrap().into_inner();
+    stream.message().await.unwrap().unwrap();
+    assert_eq!(kept.delete(Some(Which::SnapshotId(id.clone()))).await.unwrap(), 1);
+    let mut read = 0;
+    let ended = loop {
+        match stream.message().await {
+            Ok(Some(_)) => read += 1,
+            Ok(None) => break Ok(read),
+            Err(status) => break Err(status),
+        }
+    };
+    failed_on(ended, Code::NotFound, &id);
+    assert!(read < FILES, "{read} files were told of");
+}
+
+#[tokio::test]
 async fn snapshots_are_listed_in_pages_and_deleted() {
     let kept = Kept::start(&[], &[]).await;
     let mut ids = Vec::new();
