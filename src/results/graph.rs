@@ -19,6 +19,8 @@ pub(super) struct Node {
     pub(super) digest: Option<Digest>,
     /// Of its name, its bytes, and what its imports could find; none where that is not known.
     pub(super) own: Option<[u8; 32]>,
+    /// The same with its code for its bytes.
+    pub(super) code: [u8; 32],
     /// The files that it imports.
     pub(super) imports: Vec<PathBuf>,
     /// The sources that stubs among them stand for, or the file itself. No types are told of those.
@@ -32,7 +34,8 @@ impl Node {
     }
 }
 
-/// Of each file, a digest of itself and of all that it imports, directly or through others; of sources too, where they count.
+/// Of each file, a digest of itself and of all that it imports, directly or through others. Where sources count, those do,
+/// too, and all bytes of others; else only their code.
 ///
 /// Files that import each other in a circle depend on the same. A file has none where something that it depends on is not
 /// known.
@@ -66,7 +69,8 @@ pub(super) fn digests(nodes: &HashMap<PathBuf, Arc<Node>>, with_sources: bool) -
         let others = circle.iter().flat_map(|&index| graph.neighbors(index)).map(|other| circle_of[other.index()]);
         let others: Option<Vec<_>> = others.filter(|&other| other != number).map(|other| done[other]).collect();
         done.push(others.filter(|_| is_known).map(|mut others| {
-            let mut own: Vec<_> = circle.iter().filter_map(|&index| nodes[graph[index]].own).collect();
+            let of_node = |node: &Node| if with_sources { node.own } else { Some(node.code) };
+            let mut own: Vec<_> = circle.iter().filter_map(|&index| of_node(&nodes[graph[index]])).collect();
             own.sort_unstable();
             others.sort_unstable();
             others.dedup();
@@ -95,7 +99,7 @@ mod tests {
     use super::*;
 
     /// Digests of files that are named by letters; `a1>bc~d` is the first version of `a`, which imports `b` and `c`, of which
-    /// one is a stub for `d`.
+    /// one is a stub for `d`. What follows the version is no code, as in `a1#`.
     fn of(files: &[&str], with_sources: bool) -> HashMap<char, [u8; 32]> {
         let path = |name: char| PathBuf::from(name.to_string());
         let nodes = files.iter().map(|file| {
@@ -104,7 +108,8 @@ mod tests {
             let [imports, sources] = [imports, sources].map(|names| names.chars().map(path).collect());
             let name = head.chars().next().unwrap();
             let own = (!head.ends_with('?')).then(|| Sha256::digest(head).into());
-            (path(name), Arc::new(Node { digest: None, own, imports, sources }))
+            let code = Sha256::digest(head.trim_end_matches('#')).into();
+            (path(name), Arc::new(Node { digest: None, own, code, imports, sources }))
         });
         let nodes = nodes.collect();
         digests(&nodes, with_sources)
@@ -158,9 +163,20 @@ mod tests {
     }
 
     #[test]
+    fn of_others_only_code_shows_unless_more_than_types_is_told() {
+        let (one, other) = (["a1>b", "b1>c", "c1>b"], ["a1>b", "b1#>c", "c1>b"]);
+        let differ = |with_sources| {
+            let (one, other) = (of(&one, with_sources), of(&other, with_sources));
+            ['a', 'b', 'c'].map(|name| one[&name] != other[&name])
+        };
+        assert_eq!(differ(false), [false, true, false]);
+        assert_eq!(differ(true), [true, true, true]);
+    }
+
+    #[test]
     fn a_long_chain_is_no_trouble() {
         let path = |at: usize| PathBuf::from(at.to_string());
-        let node = |own, imports| Arc::new(Node { digest: None, own: Some([own; 32]), imports, sources: Vec::new() });
+        let node = |own, imports| Arc::new(Node { own: Some([own; 32]), imports, ..Node::default() });
         let mut nodes: HashMap<_, _> = (0..100_000).map(|at| (path(at), node(1, vec![path(at + 1)]))).collect();
         nodes.insert(path(100_000), node(2, Vec::new()));
         assert_eq!(digests(&nodes, true).len(), 100_001);

@@ -14,6 +14,7 @@ use crate::model::{Digest, ProjectRoot, ProjectSettings};
 use crate::pyright::bridge;
 use crate::pyright::install::Engine;
 use crate::workspace::changes::Seen;
+use crate::workspace::code;
 use crate::workspace::configuration::Configuration;
 use crate::workspace::environment::Environment;
 use crate::workspace::paths::AllowedRoots;
@@ -22,7 +23,7 @@ use crate::workspace::shape::{Candidate, Finder, Module, Shape};
 use crate::workspace::tree::{Tree, besides, identity};
 
 /// Counts up whenever keys are made of something else.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 /// Modules that Pyright imports into every file.
 const ALWAYS: [&str; 3] = ["__builtins__", "builtins", "_typeshed._type_checker_internals"];
 /// Folders below a root in which Pyright looks for imports too.
@@ -230,6 +231,15 @@ impl Look {
     pub fn digest(&self, path: &Path) -> Option<Digest> {
         // What comes with Pyright is known by its release.
         if path.starts_with(&self.engine) { Some(Digest::of(b"")) } else { self.seen.digest(path) }
+    }
+
+    /// The digest of a file's code, if its bytes still have this digest. Blocks on the file system.
+    pub(super) fn code(&self, path: &Path, digest: &Digest) -> Option<Digest> {
+        if self.is_engine(path) {
+            return Some(digest.clone());
+        }
+        let bytes = std::fs::read(path).ok().filter(|bytes| Digest::of(bytes) == *digest)?;
+        Some(code::digest(&bytes))
     }
 
     /// Whether a file can't have been touched since the look without a word: it was looked at, or comes with Pyright or with

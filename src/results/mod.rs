@@ -285,13 +285,13 @@ impl Results {
             learn(look, &missing, told, &mut found, &mut walk.learnt).await;
         }
         let node = |file: File| {
-            let Found { own, mut imports, mut sources } =
+            let Found { own, code, mut imports, mut sources } =
                 file.key().and_then(|key| found.get(&key).cloned()).unwrap_or_default();
             // They are the same for all, and known by Pyright's release.
             imports.retain(|path| !look.is_standard(path));
             sources.retain(|path| !look.is_standard(path));
             let digest = file.named.map(|(digest, _)| digest);
-            (file.path, Arc::new(Node { digest, own, imports, sources }))
+            (file.path, Arc::new(Node { digest, own, code, imports, sources }))
         };
         Ok(files.into_iter().map(node).collect())
     }
@@ -308,16 +308,18 @@ impl Results {
             .filter_map(|file| Some((file.path.clone(), file.key()?, Arc::clone(names.get(&file.key()?)?))))
             .collect();
         let now = Arc::clone(look);
-        let sought: Vec<(Key, Key)> = blocking(move || {
+        let sought: Vec<(Key, Key, [u8; 32])> = blocking(move || {
             let mut finder = now.finder();
-            let sought =
-                |(path, key, names): (PathBuf, Key, Arc<str>)| (key, found_key(&mut finder, &path, key, &names));
+            let sought = |(path, key, names): (PathBuf, Key, Arc<str>)| {
+                let (found, code) = found_keys(&now, &mut finder, &path, key, &names);
+                (key, found, code)
+            };
             known.into_iter().map(sought).collect()
         })
         .await;
-        let found = self.remembered(sought.iter().map(|(_, found)| *found).collect()).await?;
-        let found = sought.into_iter().filter_map(|(key, found_key)| {
-            let mut files = Found { own: Some(found_key.0), ..Found::default() };
+        let found = self.remembered(sought.iter().map(|(_, found, _)| *found).collect()).await?;
+        let found = sought.into_iter().filter_map(|(key, found_key, code)| {
+            let mut files = Found { own: Some(found_key.0), code, ..Found::default() };
             for line in found.get(&found_key)?.lines() {
                 match line.strip_prefix(SOURCE) {
                     Some(name) => files.sources.push(look.path(name)?),
@@ -415,6 +417,8 @@ struct Walk<'a> {
 struct Found {
     /// Of the file's name, its bytes, and what its imports could find; none where that is not known.
     own: Option<[u8; 32]>,
+    /// The same with its code for its bytes.
+    code: [u8; 32],
     imports: Vec<PathBuf>,
     sources: Vec<PathBuf>,
 }
@@ -431,14 +435,19 @@ impl File {
     }
 }
 
-/// The key of the files that a file's modules are.
-fn found_key(
+/// The key of the files that a file's modules are, and one of all that others can see of the file: its code instead of its
+/// bytes. What is known of the modules that it names begins with that code's digest.
+fn found_keys(
+    look: &Look,
     finder: &mut Finder<'_, impl Fn(&Path) -> Option<Digest>>,
     path: &Path,
     names_key: Key,
     names: &str,
-) -> Key {
-    key("found", &[&names_key.0, &Look::find(finder, path, names)])
+) -> (Key, [u8; 32]) {
+    let (code, names) = names.split_once('\n').unwrap_or((names, ""));
+    let candidates = Look::find(finder, path, names);
+    let code = key("code", &[look.name(path).as_bytes(), code.as_bytes(), &candidates]);
+    (key("found", &[&names_key.0, &candidates]), code.0)
 }
 
 /// Adds what an engine told of these files' imports, if it was told of the same bytes.
@@ -453,21 +462,25 @@ async fn learn(
     let told = files.iter().filter_map(|file| {
         let (digest, key) = file.named.as_ref()?;
         let told = told.remove(&file.path)?;
-        (look.is_engine(&file.path) || told.digest == *digest).then(|| (file.path.clone(), *key, told))
+        let is_same = look.is_engine(&file.path) || told.digest == *digest;
+        is_same.then(|| (digest.clone(), *key, told))
     });
     let (told, now) = (told.collect::<Vec<_>>(), Arc::clone(look));
     let told: Vec<_> = blocking(move || {
         let mut finder = now.finder();
-        let found = |(path, key, told): (PathBuf, Key, Imports)| {
-            let names: Arc<str> = told.names.join("\n").into();
-            let found_key = found_key(&mut finder, &path, key, &names);
-            let Imports { files: imports, sources, .. } = told;
+        let codes = in_parallel(&told, |(digest, _, told)| now.code(&told.path, digest));
+        let found = |((_, key, told), code): ((Digest, Key, Imports), Option<Digest>)| {
+            let Imports { path, names, files: imports, sources, .. } = told;
+            let lines: Vec<&str> =
+                std::iter::once(code.as_ref()?.as_str()).chain(names.iter().map(String::as_str)).collect();
+            let names: Arc<str> = lines.join("\n").into();
+            let (found_key, code) = found_keys(&now, &mut finder, &path, key, &names);
             let lines = imports.iter().map(|path| now.name(path));
             let lines = lines.chain(sources.iter().map(|path| format!("{SOURCE}{}", now.name(path))));
             let text: Arc<str> = lines.collect::<Vec<_>>().join("\n").into();
-            (key, names, found_key, text, Found { own: Some(found_key.0), imports, sources })
+            Some((key, names, found_key, text, Found { own: Some(found_key.0), code, imports, sources }))
         };
-        told.into_iter().map(found).collect()
+        told.into_iter().zip(codes).filter_map(found).collect()
     })
     .await;
     for (key, names, found_key, text, files) in told {

@@ -1,6 +1,7 @@
 //! A project's files: where they are, which there are, what changed, and the names in them.
 
 pub mod changes;
+pub mod code;
 pub mod configuration;
 pub mod environment;
 pub mod git;

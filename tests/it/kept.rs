@@ -60,6 +60,32 @@ async fn an_export_is_saved_as_a_snapshot_and_updates_begin_from_it() {
 }
 
 #[tokio::test]
+async fn comments_show_in_no_other_file_unless_definitions_are_told() {
+    let base = "def named(value):\n    return [value]\n";
+    let project = Project::new(&[("base.py", base), ("seen.py", "import base\nseen = base.named(1)\n")]);
+    let root = project.root();
+    let server = Server::start(&[&root]);
+    let dependent = async |project_id: &str, details: &[Detail]| {
+        let summary = update_with(&server, &root, project_id, details).await.unwrap();
+        let files = recorded(&server, &summary.snapshot.as_ref().unwrap().snapshot_id).await;
+        let fresh = Server::start(&[&root]);
+        let again = update_with(&fresh, &root, project_id, details).await.unwrap();
+        assert_eq!(recorded(&fresh, &again.snapshot.as_ref().unwrap().snapshot_id).await, files);
+        summary.dependent_files
+    };
+    let both = async || (dependent("plain", &[]).await, dependent("defined", &[Detail::Definitions]).await);
+    both().await;
+    project.write("base.py", format!("# Why.\n\n{base}"));
+    let told = both().await;
+    project.write("base.py", base.replace("[value]", "(value, value)"));
+    let (plain, _) = both().await;
+    if is_batch() {
+        assert_eq!(told, (Vec::new(), vec!["seen.py".to_owned()]));
+        assert_eq!(plain, ["seen.py"]);
+    }
+}
+
+#[tokio::test]
 async fn documentation_follows_the_sources_of_stubs_and_types_do_not() {
     let project = Project::new(&[
         ("seen.py", "import pack\nfrom pack import named\nseen = named(pack.VALUE)\n"),
