@@ -24,8 +24,13 @@ use crate::harness::{Project, Server, eventually, is_batch, package, select, tex
 
 pub(crate) type Files = BTreeMap<String, FileExport>;
 
-fn options() -> Option<ExportOptions> {
-    let details = vec![Detail::Hover.into(), Detail::Documentation.into(), Detail::Definitions.into()];
+/// All that can be told beside types, which depends on more than those.
+const ALL: &[Detail] = &[Detail::Hover, Detail::Documentation, Detail::Definitions];
+/// What is told of types alone.
+const TYPES: &[Detail] = &[Detail::Hover];
+
+fn options(details: &[Detail]) -> Option<ExportOptions> {
+    let details = details.iter().map(|&detail| detail.into()).collect();
     Some(ExportOptions { details, ..ExportOptions::default() })
 }
 
@@ -35,11 +40,11 @@ pub(crate) fn plain(file: FileExport) -> (String, FileExport) {
 }
 
 /// All files of a project, by path, and how many of them were kept.
-async fn told(server: &Server, root: &Path) -> (Files, usize) {
+async fn told(server: &Server, root: &Path, details: &[Detail]) -> (Files, usize) {
     let request = ExportFilesRequest {
         project_root: text(root),
         default_selector: Selector::Names.into(),
-        options: options(),
+        options: options(details),
         ..ExportFilesRequest::default()
     };
     let files = server.files(request).await.unwrap().into_iter().filter_map(|message| match message {
@@ -52,13 +57,13 @@ async fn told(server: &Server, root: &Path) -> (Files, usize) {
 }
 
 /// Brings the project's snapshot up to date, and tells which files were exported again.
-async fn update(server: &Server, root: &Path, scope: UpdateScope) -> (UpdateSummary, Files) {
+async fn update(server: &Server, root: &Path, scope: UpdateScope, details: &[Detail]) -> (UpdateSummary, Files) {
     let request = UpdateSnapshotRequest {
         project_root: text(root),
         project_id: "flask".into(),
         selector: Selector::Names.into(),
         scope: scope.into(),
-        options: options(),
+        options: options(details),
         ..UpdateSnapshotRequest::default()
     };
     let mut stream = snapshots(server).await.update_snapshot(request).await.unwrap().into_inner();
@@ -264,6 +269,7 @@ const EDITS: [Edit; 24] = [
 struct Followed {
     root: PathBuf,
     allowed: PathBuf,
+    details: &'static [Detail],
     server: Server,
     /// The latest snapshot.
     last: String,
@@ -279,36 +285,36 @@ struct Share {
 
 impl Followed {
     /// A project with a snapshot, by a server that keeps everything in this folder, and the files as they are told.
-    async fn begin(root: &Path, state: &Path) -> (Self, Files) {
-        Self::begin_below(root, root, state).await
+    async fn begin(root: &Path, state: &Path, details: &'static [Detail]) -> (Self, Files) {
+        Self::begin_below(root, root, state, details).await
     }
 
     /// With a folder above the project allowed.
-    async fn begin_below(allowed: &Path, root: &Path, state: &Path) -> (Self, Files) {
+    async fn begin_below(allowed: &Path, root: &Path, state: &Path, details: &'static [Detail]) -> (Self, Files) {
         // Nothing is kept in memory, so that all depends on the store.
         let server = Server::start_with(&[allowed], &["--state-dir", state.to_str().unwrap(), "--max-kept", "0"]);
         let first = eventually("all files to be kept", async || {
-            let (first, cached) = told(&server, root).await;
+            let (first, cached) = told(&server, root, details).await;
             (cached == first.len()).then_some(first)
         })
         .await;
-        let (base, exported) = update(&server, root, UpdateScope::Dependents).await;
+        let (base, exported) = update(&server, root, UpdateScope::Dependents, details).await;
         assert_eq!(base.base_snapshot_id, "");
         assert_same(&exported, &first, "the first update");
         let last = base.snapshot.unwrap().snapshot_id;
         let types = counts(&recorded(&server, &last).await);
-        (Self { root: root.to_owned(), allowed: allowed.to_owned(), server, last, types }, first)
+        (Self { root: root.to_owned(), allowed: allowed.to_owned(), details, server, last, types }, first)
     }
 
     /// Brings the snapshot up to date, and compares all that is told with what a new process tells.
     async fn follow(&mut self, after: &str) -> Share {
-        let Self { root, allowed, server, .. } = self;
+        let Self { root, allowed, details, server, .. } = self;
         let fresh = Server::start_with(&[&*allowed], &["--store", "none"]);
-        let (expected, _) = told(&fresh, root).await;
-        let (summary, exported) = update(server, root, UpdateScope::Dependents).await;
+        let (expected, _) = told(&fresh, root, details).await;
+        let (summary, exported) = update(server, root, UpdateScope::Dependents, details).await;
         let snapshot = summary.snapshot.unwrap();
         assert_same(&recorded(server, &snapshot.snapshot_id).await, &expected, after);
-        assert_same(&told(server, root).await.0, &expected, after);
+        assert_same(&told(server, root, details).await.0, &expected, after);
 
         let again = summary.changed_files.len() + summary.dependent_files.len();
         assert_eq!(again, exported.len(), "{after}");
@@ -338,7 +344,7 @@ async fn after_any_edit_an_export_is_that_of_a_new_process() {
     let project = Project::new(&[]);
     let root = flask(&project);
     let state = tempfile::tempdir().unwrap();
-    let (mut followed, first) = Followed::begin(&root, state.path()).await;
+    let (mut followed, first) = Followed::begin(&root, state.path(), ALL).await;
     let mut some = 0;
     for (after, edit, spares) in EDITS {
         edit(&root);
@@ -353,7 +359,7 @@ async fn after_any_edit_an_export_is_that_of_a_new_process() {
 
     // Of changed files alone, what depends on them stays as it was.
     replace(&root, "flask/helpers.py", "def get_debug_flag() -> bool:", "def get_debug_flag() -> bytes:");
-    let (summary, exported) = update(&followed.server, &root, UpdateScope::ChangedOnly).await;
+    let (summary, exported) = update(&followed.server, &root, UpdateScope::ChangedOnly, ALL).await;
     assert_eq!((summary.changed_files, summary.dependent_files.len()), (vec!["flask/helpers.py".into()], 0));
     assert_eq!(exported.len(), 1);
     replace(&root, "flask/helpers.py", "def get_debug_flag() -> bytes:", "def get_debug_flag() -> bool:");
@@ -362,7 +368,7 @@ async fn after_any_edit_an_export_is_that_of_a_new_process() {
     let elsewhere = Project::new(&[]);
     let other = flask(&elsewhere);
     let server = Server::start_with(&[&other], &["--state-dir", state.path().to_str().unwrap()]);
-    let (again, cached) = told(&server, &other).await;
+    let (again, cached) = told(&server, &other, ALL).await;
     assert_eq!(cached, again.len());
     assert!(server.list().await.is_empty(), "an engine was started");
     assert_same(&again, &first, "a restart elsewhere");
@@ -379,7 +385,7 @@ async fn what_links_to_folders_lead_to_is_followed() {
         ("main.py", "from link.a import made\nfrom link.later import other\nseen = (made, other)\n"),
     ]);
     let (root, state) = (project.root(), tempfile::tempdir().unwrap());
-    let (mut followed, _) = Followed::begin(&root, state.path()).await;
+    let (mut followed, _) = Followed::begin(&root, state.path(), ALL).await;
     std::os::unix::fs::symlink(root.join("inner"), root.join("link")).unwrap();
     assert!(followed.follow("a link to a folder").await.again > 0);
     project.write("inner/later.py", "other = 'x'\n");
@@ -409,7 +415,7 @@ async fn what_a_configuration_names_beside_the_project_is_followed() {
     }
     let (project, state) = (shelves(), tempfile::tempdir().unwrap());
     let (top, root) = (project.root(), project.root().join("app"));
-    let (mut followed, _) = Followed::begin_below(&top, &root, state.path()).await;
+    let (mut followed, _) = Followed::begin_below(&top, &root, state.path(), ALL).await;
     project.write("shared/part.py", "def make() -> str: ...\n");
     assert_eq!(followed.follow("an edit in the named folder").await.again, 1);
     std::fs::create_dir(top.join("shared/late")).unwrap();
@@ -430,10 +436,10 @@ async fn what_a_configuration_names_beside_the_project_is_followed() {
     let other = elsewhere.root().join("app");
     let flags = ["--state-dir", state.path().to_str().unwrap(), "--max-kept", "0"];
     let narrow = Server::start_with(&[&other], &flags);
-    let (expected, _) = told(&narrow, &other).await;
-    assert_eq!(told(&narrow, &other).await.1, 0);
+    let (expected, _) = told(&narrow, &other, ALL).await;
+    assert_eq!(told(&narrow, &other, ALL).await.1, 0);
     let server = Server::start_with(&[&elsewhere.root()], &flags);
-    let (again, cached) = told(&server, &other).await;
+    let (again, cached) = told(&server, &other, ALL).await;
     assert_eq!(cached, again.len());
     assert!(server.list().await.is_empty(), "an engine was started");
     assert_same(&again, &expected, "a restart elsewhere");
@@ -611,7 +617,8 @@ async fn after_random_edits_an_update_is_an_export_by_a_new_process() {
     let branch = aside.path().join("branch");
     std::fs::create_dir(&branch).unwrap();
     copy(&root.join("flask"), &branch);
-    let (mut followed, _) = Followed::begin(&root, state.path()).await;
+    let (mut followed, _) =
+        Followed::begin(&root, state.path(), if seed.is_multiple_of(2) { ALL } else { TYPES }).await;
     let (mut sum, mut done) = (Share { again: 0, all: 0 }, Vec::new());
     for step in steps {
         let Some(told) = step.apply(&root, &branch) else { continue };
