@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sha2::{Digest as _, Sha256};
 
 use super::graph::Node;
-use super::{Depended, Keys};
+use super::keys::{Depended, Keys};
 use crate::model::{Digest, ProjectRoot, ProjectSettings};
 use crate::pyright::bridge;
 use crate::pyright::install::Engine;
