@@ -11,8 +11,7 @@ use tokio_util::task::TaskTracker;
 use crate::model::{ProjectRoot, ProjectSettings};
 use crate::pyright::install::Engine;
 use crate::pyright::session::{Limits, Session, Start};
-use crate::workspace::configuration::Configuration;
-use crate::workspace::environment::Environment;
+use crate::workspace::configuration::discover;
 use crate::workspace::paths::AllowedRoots;
 use crate::workspace::tree::{Place, Tree};
 use crate::workspace::watch::Watcher;
@@ -110,9 +109,7 @@ pub fn root<W: Write>(report: &mut Report<W>, folder: &Path) -> anyhow::Result<(
     let Some(root) = roots.iter().next() else { return Ok(()) };
     let files = Tree::scan(vec![Place { folder: root.to_owned(), packages: false }]).sources().count();
     report.note(&what, &format!("{files} Python files"))?;
-    let allowed = |path: &Path| roots.hold(path);
-    let configuration = Configuration::read(root, &allowed);
-    let environment = Environment::discover(root, configuration.venv(), &allowed);
+    let (_, environment) = discover(root, &ProjectSettings::default(), &roots);
     let packages = match &environment.prefix {
         Some(prefix) => format!("packages are read from {}", prefix.display()),
         None => {

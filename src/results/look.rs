@@ -15,7 +15,7 @@ use crate::pyright::bridge;
 use crate::pyright::install::Engine;
 use crate::workspace::changes::Seen;
 use crate::workspace::code;
-use crate::workspace::configuration::Configuration;
+use crate::workspace::configuration::{Configuration, discover};
 use crate::workspace::environment::Environment;
 use crate::workspace::paths::AllowedRoots;
 use crate::workspace::scope::Scope;
@@ -44,12 +44,10 @@ pub(super) struct Grounds {
 impl Grounds {
     /// Finds them out. Blocks on the file system.
     pub(super) fn find(root: &ProjectRoot, settings: &ProjectSettings, allowed: &AllowedRoots) -> Self {
-        let allowed = |path: &Path| allowed.hold(path);
-        let configuration = Configuration::read(root.path(), &allowed);
-        let venv = settings.venv.as_deref().or(configuration.venv());
+        let (configuration, environment) = discover(root.path(), settings, allowed);
         Self {
             identity: identity(root.path()),
-            environment: Environment::discover(root.path(), venv, &allowed),
+            environment,
             configuration,
             root: root.clone(),
             settings: settings.clone(),

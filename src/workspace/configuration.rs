@@ -7,8 +7,10 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
-use super::environment::has_packages;
+use super::environment::{Environment, has_packages};
+use super::paths::AllowedRoots;
 use super::tree::is_reached;
+use crate::model::ProjectSettings;
 
 const JSON: &str = "pyrightconfig.json";
 const TOML: &str = "pyproject.toml";
@@ -183,6 +185,17 @@ impl Configuration {
     }
 }
 
+/// What configures a canonical root that was opened with these settings, and the environment through which its imports
+/// resolve: the caller's, else the one that is configured, else the customary. Blocks on the file system.
+#[must_use]
+pub fn discover(root: &Path, settings: &ProjectSettings, roots: &AllowedRoots) -> (Configuration, Environment) {
+    let allowed = |path: &Path| roots.hold(path);
+    let configuration = Configuration::read(root, &allowed);
+    let venv = settings.venv.as_deref().or(configuration.venv());
+    let environment = Environment::discover(root, venv, &allowed);
+    (configuration, environment)
+}
+
 fn nearest(folder: &Path, name: &str) -> Option<PathBuf> {
     folder.ancestors().map(|folder| folder.join(name)).find(|path| path.exists())
 }
@@ -201,7 +214,7 @@ fn is_plain(path: &str) -> bool {
 }
 
 /// A path that a configuration in a folder names, without `.` and `..`, as Pyright reads it.
-pub(super) fn joined(folder: &Path, path: &str) -> PathBuf {
+fn joined(folder: &Path, path: &str) -> PathBuf {
     let mut joined = PathBuf::new();
     for part in folder.join(path.replace('\\', "/")).components() {
         match part {

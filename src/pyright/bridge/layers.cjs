@@ -217,11 +217,11 @@ class Layers {
         this.#provisional = new PlainMap();
         this.#stack = [];
         Layers.nodes.sweep(this.program);
-        const others = new Set(Layers.#edited && [...dependentsOf(Layers.#edited)].map(({ uri }) => uri.key));
-        if (Layers.#edited && ![...others].some((file) => file.includes(STANDARD_STUBS))) {
+        const outdated = new Set(Layers.#edited && [...dependentsOf(Layers.#edited)].map(({ uri }) => uri.key));
+        if (Layers.#edited && ![...outdated].some((file) => file.includes(STANDARD_STUBS))) {
             for (const suite of this.#returns.keys()) {
                 const found = Layers.nodes.inferred.get(suite);
-                if (!found || others.has(found.file)) this.#returns.delete(suite);
+                if (!found || outdated.has(found.file)) this.#returns.delete(suite);
             }
             return;
         }

@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::limit::ConcurrencyLimit;
 
-use super::view::discover;
 use super::{Document, Limits, Session, SessionError};
 use crate::blocking::blocking;
 use crate::lsp::multiplexer::{Ended, Multiplexer, Options};
@@ -22,6 +21,7 @@ use crate::pyright::host::Host;
 use crate::pyright::install::Engine;
 use crate::pyright::process::{Launch, Process};
 use crate::pyright::protocol::{markdown, position_parameters, uri};
+use crate::workspace::configuration::discover;
 use crate::workspace::paths::AllowedRoots;
 use crate::workspace::tree::{identity, places};
 use crate::workspace::watch::Watcher;
@@ -74,7 +74,7 @@ impl Session {
         let Start { root, settings, roots, engine, limits, watcher, tracker } = start;
         let failed = |what: &str, error: &dyn std::fmt::Display| SessionError::Start(format!("{what}: {error}"));
 
-        let (configuration, environment) = discover(&root, &settings, &roots);
+        let (configuration, environment) = discover(root.path(), &settings, &roots);
         let folders = places(&root, &settings, &configuration, &environment);
         let (watching, allowed) = (Arc::clone(&watcher), Arc::clone(&roots));
         // While Node starts. Pyright looks for files only after the handshake, so that no change is missed between.

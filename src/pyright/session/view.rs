@@ -12,12 +12,9 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use super::{Document, Session, SessionError};
 use crate::blocking::blocking;
-use crate::model::{ProjectRoot, ProjectSettings};
 use crate::pyright::batch::{self, Files};
 use crate::pyright::protocol::uri;
-use crate::workspace::configuration::Configuration;
-use crate::workspace::environment::Environment;
-use crate::workspace::paths::AllowedRoots;
+use crate::workspace::configuration::{Configuration, discover};
 use crate::workspace::scope::Scope;
 use crate::workspace::tree::identity;
 
@@ -54,7 +51,7 @@ impl Session {
         let session = Arc::clone(self);
         let outdated = blocking(move || {
             session.touched.note(session.tree.lock().unwrap_or_else(PoisonError::into_inner).moved_links());
-            let (configuration, environment) = discover(&session.root, &session.settings, &session.roots);
+            let (configuration, environment) = discover(session.root.path(), &session.settings, &session.roots);
             environment != session.environment
                 || configuration.differs_elsewhere(&session.configuration, session.root.path())
                 || identity(session.root.path()) != session.identity
@@ -175,18 +172,6 @@ impl Session {
 pub(super) enum View {
     Shared(OwnedRwLockReadGuard<()>),
     Alone(OwnedRwLockWriteGuard<()>),
-}
-
-pub(super) fn discover(
-    root: &ProjectRoot,
-    settings: &ProjectSettings,
-    roots: &AllowedRoots,
-) -> (Configuration, Environment) {
-    let allowed = |path: &Path| roots.hold(path);
-    let configuration = Configuration::read(root.path(), &allowed);
-    let venv = settings.venv.as_deref().or(configuration.venv());
-    let environment = Environment::discover(root.path(), venv, &allowed);
-    (configuration, environment)
 }
 
 pub(super) async fn is_on_disk(document: &Document) -> bool {
