@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use database::Database;
+use snapshots::Lists;
 use sqlx::query::Query;
 
 pub use database::Location;
@@ -37,6 +38,7 @@ pub struct Key(pub [u8; 32]);
 pub struct Store {
     database: Arc<Database>,
     max_bytes: Option<u64>,
+    lists: Lists,
 }
 
 impl Store {
@@ -47,7 +49,7 @@ impl Store {
     /// [`StoreError::Unavailable`], [`StoreError::Full`], [`StoreError::Newer`], [`StoreError::Corrupt`], and
     /// [`StoreError::Invalid`] for a location that is none.
     pub async fn open(location: &Location, max_bytes: Option<u64>) -> Result<Self, StoreError> {
-        let store = Self { database: Arc::new(Database::open(location).await?), max_bytes };
+        let store = Self { database: Arc::new(Database::open(location).await?), max_bytes, lists: Lists::default() };
         store.trim().await;
         Ok(store)
     }

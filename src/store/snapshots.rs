@@ -1,8 +1,10 @@
 //! Snapshots: which content each of a project's files had at a time.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use moka::sync::Cache;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 use sqlx::query::Query;
@@ -82,6 +84,36 @@ pub struct Page {
     pub next: Option<i64>,
 }
 
+/// The files of snapshots that were saved or read of late, by their ids: a snapshot's never change. Whether it is still
+/// there is left to the database.
+#[derive(Clone, Debug)]
+pub(super) struct Lists(Cache<String, Arc<[SnapshotFile]>>);
+
+impl Default for Lists {
+    fn default() -> Self {
+        let weigher = |id: &String, files: &Arc<[SnapshotFile]>| {
+            let paths: usize = files.iter().map(|file| file.path.len()).sum();
+            u32::try_from(id.len() + paths + size_of_val(&**files)).unwrap_or(u32::MAX)
+        };
+        Self(Cache::builder().max_capacity(LISTED).weigher(weigher).build())
+    }
+}
+
+impl Lists {
+    fn get(&self, id: &str) -> Option<Arc<[SnapshotFile]>> {
+        self.0.get(id)
+    }
+
+    fn keep(&self, id: &str, mut files: Vec<SnapshotFile>) -> Arc<[SnapshotFile]> {
+        files.sort_unstable();
+        let files: Arc<[SnapshotFile]> = files.into();
+        self.0.insert(id.to_owned(), Arc::clone(&files));
+        files
+    }
+}
+
+/// What is remembered of snapshots' files, in bytes.
+const LISTED: u64 = 16 << 20;
 const COLUMNS: &str = "number, id, project_id, engine, commit_id, details, files, types, created_at, used_at";
 
 impl Store {
@@ -103,10 +135,15 @@ impl Store {
             }
             contents::write(&mut held, &packed).await?;
             let snapshot = insert(&mut held, &new).await?;
+            let before = match &latest {
+                Some(latest) => self.listed(&mut held, latest).await?,
+                None => Arc::default(),
+            };
             let mut others: HashSet<&SnapshotFile> = new.files.iter().collect();
+            let gone: Vec<&str> = before.iter().filter(|file| !others.remove(file)).map(|file| &*file.path).collect();
             let mut listed = 0;
-            if let Some(latest) = latest {
-                listed += share_files(&mut held, &snapshot, &latest, &mut others).await?;
+            if let Some(latest) = latest.filter(|_| gone.len() < before.len()) {
+                listed += share_files(&mut held, &snapshot, &latest, &gone).await?;
             }
             for part in others.into_iter().collect::<Vec<_>>().chunks(LOOKUP) {
                 listed += insert_files(&mut held, snapshot.number, part).await?;
@@ -120,6 +157,7 @@ impl Store {
             Ok(snapshot)
         })
         .await?;
+        self.lists.keep(&saved.id, new.files);
         self.trim().await;
         Ok(saved)
     }
@@ -184,25 +222,22 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Unavailable`] and [`StoreError::Corrupt`].
     pub async fn files(&self, id: &str, paths: Option<&[String]>) -> Result<Vec<SnapshotFile>, StoreError> {
+        let known = self.lists.get(id);
+        let is_new = known.is_none() && paths.is_none();
         let read = in_time(async {
             let mut held = self.database.acquire().await?;
-            let mut files = Vec::new();
-            // Nothing asked is nothing to look for; all is one part without a filter.
-            let parts = paths.map_or_else(|| vec![None], |paths| paths.chunks(LOOKUP).map(Some).collect());
-            for part in parts {
-                let filter =
-                    part.map_or_else(String::new, |paths| format!("AND entries.path IN {}", list(2, paths.len())));
-                let sql = format!(
-                    "SELECT entries.path, contents.key, entries.types FROM snapshots \
-                     JOIN snapshot_files ON snapshot_files.snapshot = snapshots.number \
-                     JOIN entries ON entries.id = snapshot_files.entry \
-                     JOIN contents ON contents.id = entries.content WHERE snapshots.id = $1 {filter}"
-                );
-                let query = part.into_iter().flatten().fold(once(&sql).bind(id), Query::bind);
-                for row in query.fetch_all(held.on()).await? {
-                    files.push(file(&row)?);
+            let files = match (known, paths) {
+                (Some(all), None) => all.to_vec(),
+                (Some(all), Some(paths)) => paths.iter().filter_map(|path| find(&all, path)).cloned().collect(),
+                (None, None) => read_files(&mut held, id, None).await?,
+                (None, Some(paths)) => {
+                    let mut files = Vec::with_capacity(paths.len());
+                    for part in paths.chunks(LOOKUP) {
+                        files.extend(read_files(&mut held, id, Some(part)).await?);
+                    }
+                    files
                 }
-            }
+            };
             // A snapshot that is still there now was whole while its files were read.
             let found = by_id(&mut held, id).await?;
             held.release();
@@ -212,7 +247,18 @@ impl Store {
         self.used(found).await.ok_or_else(|| StoreError::NotFound(id.to_owned()))?;
         files.sort_unstable();
         files.dedup();
+        if is_new {
+            self.lists.keep(id, files.clone());
+        }
         Ok(files)
+    }
+
+    /// The files of a snapshot that is there, in the order of their paths.
+    async fn listed(&self, held: &mut Held, snapshot: &Snapshot) -> Result<Arc<[SnapshotFile]>, StoreError> {
+        match self.lists.get(&snapshot.id) {
+            Some(files) => Ok(files),
+            None => Ok(self.lists.keep(&snapshot.id, read_files(held, &snapshot.id, None).await?)),
+        }
     }
 
     /// Why contents of a snapshot are not there: they go only with the snapshots that refer to them.
@@ -303,33 +349,44 @@ async fn insert(held: &mut Held, new: &NewSnapshot) -> Result<Snapshot, StoreErr
     Ok(snapshot(&row)?.0)
 }
 
-/// Lists those of these files that another snapshot lists too, and takes them away. Returns how many that are.
+/// Lists the files that another snapshot lists, without those of these paths. Returns how many that are.
 async fn share_files(
     held: &mut Held,
     snapshot: &Snapshot,
     other: &Snapshot,
-    files: &mut HashSet<&SnapshotFile>,
+    without: &[&str],
 ) -> Result<u64, StoreError> {
-    let sql = "SELECT entries.path, contents.key, entries.types, entries.id FROM snapshot_files \
+    let all = "INSERT INTO snapshot_files (snapshot, entry) SELECT $1, entry FROM snapshot_files WHERE snapshot = $2";
+    let all = sqlx::query(all).bind(snapshot.number).bind(other.number).execute(held.on()).await?;
+    let mut listed = all.rows_affected();
+    for part in without.chunks(LOOKUP) {
+        let sql = format!(
+            "DELETE FROM snapshot_files WHERE snapshot = $1 AND entry IN (SELECT entries.id FROM snapshot_files \
+             JOIN entries ON entries.id = snapshot_files.entry \
+             WHERE snapshot_files.snapshot = $1 AND entries.path IN {})",
+            list(2, part.len())
+        );
+        let query = part.iter().fold(once(&sql).bind(snapshot.number), |query, path| query.bind(*path));
+        listed -= query.execute(held.on()).await?.rows_affected();
+    }
+    Ok(listed)
+}
+
+/// A snapshot's files, or those of these paths, in no particular order.
+async fn read_files(held: &mut Held, id: &str, paths: Option<&[String]>) -> Result<Vec<SnapshotFile>, StoreError> {
+    let filter = paths.map_or_else(String::new, |paths| format!("AND entries.path IN {}", list(2, paths.len())));
+    let sql = format!(
+        "SELECT entries.path, contents.key, entries.types FROM snapshots \
+         JOIN snapshot_files ON snapshot_files.snapshot = snapshots.number \
          JOIN entries ON entries.id = snapshot_files.entry \
-         JOIN contents ON contents.id = entries.content WHERE snapshot_files.snapshot = $1";
-    let (before, mut only_there) = (files.len(), Vec::new());
-    for row in sqlx::query(sql).bind(other.number).fetch_all(held.on()).await? {
-        if !files.remove(&file(&row)?) {
-            only_there.push(row.try_get::<i64, _>(3)?);
-        }
-    }
-    let shared = before - files.len();
-    if shared > 0 {
-        let all =
-            "INSERT INTO snapshot_files (snapshot, entry) SELECT $1, entry FROM snapshot_files WHERE snapshot = $2";
-        sqlx::query(all).bind(snapshot.number).bind(other.number).execute(held.on()).await?;
-        for part in only_there.chunks(LOOKUP) {
-            let sql = format!("DELETE FROM snapshot_files WHERE snapshot = $1 AND entry IN {}", list(2, part.len()));
-            part.iter().fold(once(&sql).bind(snapshot.number), Query::bind).execute(held.on()).await?;
-        }
-    }
-    Ok(u64::try_from(shared).unwrap_or(u64::MAX))
+         JOIN contents ON contents.id = entries.content WHERE snapshots.id = $1 {filter}"
+    );
+    let query = paths.into_iter().flatten().fold(once(&sql).bind(id), Query::bind);
+    query.fetch_all(held.on()).await?.iter().map(file).collect()
+}
+
+fn find<'a>(files: &'a [SnapshotFile], path: &str) -> Option<&'a SnapshotFile> {
+    files.binary_search_by(|file| file.path.as_str().cmp(path)).ok().map(|index| &files[index])
 }
 
 /// Returns how many of the files have a content.
