@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::TryStreamExt as _;
 use tokio::sync::mpsc;
 
 use crate::blocking::blocking;
@@ -18,7 +19,7 @@ use crate::pyright::registry::Registry;
 use crate::pyright::session::Session;
 use crate::pyright::supervisor::LeaseError;
 use crate::results::{Keys, Look, Results, Sought};
-use crate::snapshot::{Delta, Form, Recorded, diff};
+use crate::snapshot::{Delta, Form, Recorded, diff, recorded_digest};
 use crate::store::{Base, Key, NewSnapshot, Snapshot, SnapshotFile, Store, StoreError};
 use crate::workspace::git::Repository;
 use crate::workspace::paths::AllowedRoots;
@@ -115,6 +116,8 @@ pub struct Updater {
 struct Attempt {
     look: Arc<Look>,
     keys: Keys,
+    /// Of some files it is not known what they depend on, and no engine was asked.
+    lacks: bool,
     /// The files that are told of, by their paths relative to the root.
     sources: BTreeMap<String, PathBuf>,
     base: Option<Snapshot>,
@@ -129,6 +132,11 @@ impl Attempt {
         paths.filter(|path| self.look.holds(path)).cloned().collect()
     }
 
+    /// Whether a file of the base is as it would be exported now, as far as that is known.
+    fn stands(&self, file: &SnapshotFile, form: Form) -> bool {
+        recorded_key(&self.keys, &self.sources[&file.path], form) == Some(file.key)
+    }
+
     /// Whether it is known what these files depend on.
     fn knows(&self, paths: &[PathBuf], form: Form) -> bool {
         paths.iter().all(|path| self.keys.of(path, extras(form)).is_some())
@@ -138,24 +146,38 @@ impl Attempt {
 /// What becomes of each file.
 #[derive(Default)]
 struct Plan {
-    /// As they stand in the base, by path.
-    files: BTreeMap<String, SnapshotFile>,
+    /// As they stand in the base.
+    files: Vec<SnapshotFile>,
     changed: Vec<String>,
-    dependent: Vec<String>,
+    /// Of the base, with the same bytes; others that they depend on may have changed.
+    same: Vec<SnapshotFile>,
     deleted: Vec<String>,
 }
 
 /// What the new snapshot holds so far.
+#[derive(Default)]
 struct Made {
-    /// By path.
-    files: BTreeMap<String, SnapshotFile>,
+    files: Vec<SnapshotFile>,
     /// Against the base.
     delta: Delta,
+    /// What is still to be stored.
+    contents: Vec<(Key, Vec<u8>)>,
 }
 
-impl Plan {
-    fn stands(&mut self, file: &SnapshotFile) {
-        self.files.insert(file.path.clone(), file.clone());
+impl Made {
+    /// Takes over files as they stand in the base.
+    async fn stand(
+        &mut self,
+        update: &Update,
+        store: &Store,
+        files: Vec<SnapshotFile>,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<(), StoreError> {
+        if update.tell_all {
+            tell(store, &files, events).await?;
+        }
+        self.files.extend(files);
+        Ok(())
     }
 }
 
@@ -188,7 +210,7 @@ impl Updater {
         let _turn = turn.lock().await;
         let store = self.results.keeper().store().await?;
         for _ in 0..MAX_CHANGES {
-            let Some(attempt) = self.begin(update, &store).await? else { continue };
+            let attempt = self.begin(update, &store).await?;
             match self.finish(update, &store, attempt, events).await {
                 Ok(Some(updated)) => return Ok(updated),
                 // Files changed meanwhile, or somebody else saved a snapshot: what was exported is at hand.
@@ -217,8 +239,7 @@ impl Updater {
         Ok((Some(base), files.into_iter().map(|file| (file.path.clone(), file)).collect()))
     }
 
-    /// None where the project changed meanwhile.
-    async fn begin(&self, update: &Update, store: &Store) -> Result<Option<Attempt>, UpdateError> {
+    async fn begin(&self, update: &Update, store: &Store) -> Result<Attempt, UpdateError> {
         let settings = self.registry.settings(&update.root);
         let (base, look) = tokio::join!(self.base(update, store), self.results.look(&update.root, &settings));
         let (base, before) = base?;
@@ -228,15 +249,11 @@ impl Updater {
             let name = |path: PathBuf| Some((path.strip_prefix(update.root.path()).ok()?.to_str()?.to_owned(), path));
             look.sources().into_iter().filter_map(name).collect()
         };
-        let mut attempt = Attempt { look, keys: Keys::default(), sources, base, before };
+        let mut attempt = Attempt { look, keys: Keys::default(), lacks: true, sources, base, before };
         let paths = attempt.seen(attempt.sources.keys());
         attempt.keys = self.keys(update, &attempt.look, &paths, None).await?.unwrap_or_default();
-        // What a changed file imports can only be told by an engine. A first snapshot's files are better exported first:
-        // they are read for that anyway.
-        if attempt.base.is_some() && !attempt.knows(&paths, form(update)) && !self.learn(update, &mut attempt).await? {
-            return Ok(None);
-        }
-        Ok(Some(attempt))
+        attempt.lacks = !attempt.knows(&paths, form(update));
+        Ok(attempt)
     }
 
     /// What these files depend on, in the form that is wanted.
@@ -259,6 +276,7 @@ impl Updater {
             let Some(keys) = self.keys(update, &attempt.look, &paths, Some(&engine)).await? else { return Ok(false) };
             attempt.keys = keys;
         }
+        attempt.lacks = false;
         Ok(true)
     }
 
@@ -273,16 +291,15 @@ impl Updater {
         }
     }
 
-    /// Which of the base's files stand, and which are exported again.
+    /// What becomes of each file, as far as it shows in bytes and in what is known of imports.
     async fn plan(&self, update: &Update, store: &Store, attempt: &Attempt) -> Result<Plan, UpdateError> {
-        let Attempt { look, keys, sources, base, before } = attempt;
-        let form = form(update);
+        let Attempt { look, sources, before, .. } = attempt;
         let deleted = before.keys().filter(|name| !sources.contains_key(*name)).cloned().collect();
         let mut plan = Plan { deleted, ..Plan::default() };
         let mut differ = Vec::new();
-        for (name, path) in sources {
+        for name in sources.keys() {
             match before.get(name) {
-                Some(file) if recorded_key(keys, path, form) == Some(file.key) => plan.stands(file),
+                Some(file) if attempt.stands(file, form(update)) => plan.files.push(file.clone()),
                 Some(file) => differ.push(file),
                 None => plan.changed.push(name.clone()),
             }
@@ -292,13 +309,10 @@ impl Updater {
         let paths: Vec<PathBuf> = differ.iter().map(|file| sources[&file.path].clone()).collect();
         let digest = move |path: &PathBuf| now.holds(path).then(|| now.digest(path)).flatten();
         let now = blocking(move || paths.iter().map(digest).collect::<Vec<_>>()).await;
-        let is_same_form = base.is_some() && is_comparable(base.as_ref(), form);
         for (file, now) in differ.into_iter().zip(now) {
-            let is_same = now.is_some() && digests.get(&file.path) == now.as_ref();
-            match (is_same, update.scope) {
-                (false, _) => plan.changed.push(file.path.clone()),
-                (true, Scope::ChangedOnly) if is_same_form => plan.stands(file),
-                (true, _) => plan.dependent.push(file.path.clone()),
+            match now {
+                Some(now) if digests.get(&file.key) == Some(&now) => plan.same.push(file.clone()),
+                _ => plan.changed.push(file.path.clone()),
             }
         }
         plan.changed.sort();
@@ -313,24 +327,25 @@ impl Updater {
         mut attempt: Attempt,
         events: &mpsc::Sender<Event>,
     ) -> Result<Option<Updated>, UpdateError> {
-        let Plan { files, changed, dependent, deleted } = self.plan(update, store, &attempt).await?;
-        if update.tell_all {
-            tell(store, &files, events).await?;
+        let Plan { files, changed, same, deleted } = self.plan(update, store, &attempt).await?;
+        let mut made = Made::default();
+        made.stand(update, store, files, events).await?;
+        // What a changed file imports can only be told by an engine, which is asked while it exports that file: of others,
+        // it shows then whether they are exported again.
+        if !self.again(update, store, &mut attempt, &changed, events, &mut made).await? {
+            return Ok(None);
         }
-        let mut made = Made { files, delta: Delta::default() };
-        let again: Vec<String> = changed.iter().chain(&dependent).cloned().collect();
-        if !again.is_empty() {
-            // Recorded while the next are exported, so that the engine is never without work.
-            let (sender, told) = mpsc::channel(AHEAD);
-            let exporting = self.export(update, &again, sender);
-            let recording = self.record(update, store, &mut attempt, told, events, &mut made);
-            let (exported, is_recorded) = tokio::join!(exporting, recording);
-            exported?;
-            if !is_recorded? {
-                return Ok(None);
-            }
+        let is_same_form = attempt.base.is_some() && is_comparable(attempt.base.as_ref(), form(update));
+        let stays = |file: &SnapshotFile| {
+            attempt.stands(file, form(update)) || update.scope == Scope::ChangedOnly && is_same_form
+        };
+        let (files, dependent): (Vec<_>, Vec<_>) = same.into_iter().partition(stays);
+        let dependent: Vec<String> = dependent.into_iter().map(|file| file.path).collect();
+        made.stand(update, store, files, events).await?;
+        if !self.again(update, store, &mut attempt, &dependent, events, &mut made).await? {
+            return Ok(None);
         }
-        let Made { files, mut delta } = made;
+        let Made { files, mut delta, contents } = made;
         for before in recorded(store, deleted.iter().filter_map(|name| attempt.before.get(name))).await?.values() {
             delta = delta + Delta::of(&diff(Some(before), None));
         }
@@ -344,15 +359,34 @@ impl Updater {
             engine: self.results.version().to_owned(),
             commit: self.commit(&update.root).await,
             details: form(update).to_bytes(),
-            types: files.values().map(|file| u64::from(file.types)).sum(),
-            files: files.into_values().collect(),
+            types: files.iter().map(|file| u64::from(file.types)).sum(),
+            files,
             base: match &update.base {
                 Some(_) => Base::Any,
                 None => Base::Latest(base.as_ref().map(|base| base.id.clone())),
             },
         };
-        let snapshot = store.save(snapshot, Vec::new()).await?;
+        let snapshot = store.save(snapshot, contents).await?;
         Ok(Some(Updated { snapshot, base, changed, dependent, deleted, delta }))
+    }
+
+    /// Exports files again and records what is told; false where the project changed meanwhile.
+    async fn again(
+        &self,
+        update: &Update,
+        store: &Store,
+        attempt: &mut Attempt,
+        names: &[String],
+        events: &mpsc::Sender<Event>,
+        made: &mut Made,
+    ) -> Result<bool, UpdateError> {
+        // Recorded while the next are exported, so that the engine is never without work.
+        let (sender, told) = mpsc::channel(AHEAD);
+        let exporting = self.export(update, names, sender);
+        let recording = self.record(update, store, attempt, told, events, made);
+        let (exported, is_recorded) = tokio::join!(exporting, recording);
+        exported?;
+        is_recorded
     }
 
     /// Whether the project is as it was when it was looked at.
@@ -368,6 +402,9 @@ impl Updater {
             (name.clone(), Ok(FileRequest { path: name.clone(), places, content: None, expected: None }))
         };
         let requests: Vec<NamedRequest> = names.iter().map(request).collect();
+        if requests.is_empty() {
+            return Ok(());
+        }
         let access = self.exporter.access(&update.root, &requests, update.options).await?;
         self.exporter.files(&access, requests, update.options, &told).await;
         Ok(())
@@ -383,6 +420,10 @@ impl Updater {
         events: &mpsc::Sender<Event>,
         made: &mut Made,
     ) -> Result<bool, UpdateError> {
+        // A first snapshot's files are better exported first: they are read for that anyway.
+        if attempt.lacks && attempt.base.is_some() && !self.learn(update, attempt).await? {
+            return Ok(false);
+        }
         loop {
             let mut some = Vec::with_capacity(BATCH);
             while some.len() < BATCH
@@ -396,27 +437,29 @@ impl Updater {
             if some.is_empty() {
                 return Ok(true);
             }
-            if !self.is_as_it_was(update, &attempt.look).await {
-                return Ok(false);
-            }
             let told = attempt.seen(some.iter().map(|(name, _)| name));
             if !attempt.knows(&told, form(update)) && !self.learn(update, attempt).await? {
                 return Ok(false);
             }
-            let mut contents = Vec::with_capacity(some.len());
-            let before = some.iter().filter_map(|(name, _)| attempt.before.get(name));
-            let mut before = recorded(store, before).await?;
+            let before: Vec<Key> =
+                some.iter().filter_map(|(name, _)| attempt.before.get(name)).map(|file| file.key).collect();
+            let before = store.get(&before).await?;
             for (name, told) in some {
+                let before = attempt.before.get(&name).and_then(|file| before.get(&file.key).cloned());
                 let (file, after) = to_record(update, attempt, name, told)?;
-                let before = before.remove(&file.path);
-                let (bytes, of_file) =
-                    blocking(move || (after.to_bytes(), Delta::of(&diff(before.as_ref(), Some(&after))))).await;
+                let (bytes, of_file) = blocking(move || compare(before.as_deref(), &after)).await;
                 made.delta = made.delta + of_file;
                 let key = file.key.unwrap_or_else(|| Results::content_key(&bytes));
-                contents.push((key, bytes));
-                made.files.insert(file.path.clone(), SnapshotFile { path: file.path, key, types: file.types });
+                made.contents.push((key, bytes));
+                made.files.push(SnapshotFile { path: file.path, key, types: file.types });
             }
-            store.put(contents).await?;
+            // What is left at the end is saved with the snapshot.
+            if made.contents.len() >= BATCH {
+                if !self.is_as_it_was(update, &attempt.look).await {
+                    return Ok(false);
+                }
+                store.put(std::mem::take(&mut made.contents)).await?;
+            }
         }
     }
 
@@ -492,28 +535,29 @@ fn is_whole(file: &FileTypes) -> bool {
     file.types.iter().all(|inferred| inferred.outcome != Outcome::Failed)
 }
 
-/// The digests of the bytes that these files had; none of those that could not be exported.
-async fn digests(store: &Store, files: &[&SnapshotFile]) -> Result<HashMap<String, Digest>, StoreError> {
-    let mut digests = HashMap::with_capacity(files.len());
-    for files in files.chunks(BATCH) {
-        for (path, recorded) in recorded(store, files.iter().copied()).await? {
-            if let Recorded::Types(types) = recorded {
-                digests.insert(path, types.digest);
-            }
-        }
-    }
-    Ok(digests)
+/// The digests of the bytes that these files had, by their contents' keys; none of those that could not be exported.
+async fn digests(store: &Store, files: &[&SnapshotFile]) -> Result<HashMap<Key, Digest>, StoreError> {
+    let keys: Vec<Key> = files.iter().map(|file| file.key).collect();
+    let digests = store
+        .stream(&keys)
+        .try_filter_map(async |(key, bytes)| Ok(recorded_digest(&bytes).flatten().map(|digest| (key, digest))));
+    digests.try_collect().await
+}
+
+/// A file's record as bytes, and what it tells otherwise than the one before.
+fn compare(before: Option<&[u8]>, after: &Recorded) -> (Vec<u8>, Delta) {
+    let bytes = after.to_bytes();
+    let delta = match before {
+        Some(before) if before == bytes => Delta::default(),
+        before => Delta::of(&diff(before.and_then(Recorded::from_bytes).as_ref(), Some(after))),
+    };
+    (bytes, delta)
 }
 
 /// Sends files as they are recorded.
-async fn tell(
-    store: &Store,
-    files: &BTreeMap<String, SnapshotFile>,
-    events: &mpsc::Sender<Event>,
-) -> Result<(), StoreError> {
-    let files: Vec<&SnapshotFile> = files.values().collect();
+async fn tell(store: &Store, files: &[SnapshotFile], events: &mpsc::Sender<Event>) -> Result<(), StoreError> {
     for files in files.chunks(BATCH) {
-        let mut recorded = recorded(store, files.iter().copied()).await?;
+        let mut recorded = recorded(store, files.iter()).await?;
         for file in files {
             let result = match recorded.remove(&file.path) {
                 Some(Recorded::Types(file)) => {
