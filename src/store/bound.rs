@@ -1,13 +1,13 @@
 //! Keeps the store within its bound, by removing what was not used for the longest.
 
 use sqlx::Row as _;
-use sqlx::query::Query;
 
-use super::database::{Held, in_time, list, once};
+use super::contents;
+use super::database::{Held, in_time};
 use super::snapshots::remove;
 use super::{Store, StoreError};
 
-/// Contents removed by one statement.
+/// Contents removed at once.
 const BATCH: usize = 1000;
 
 impl Store {
@@ -45,8 +45,9 @@ impl Store {
 
 /// Removes this much of the contents that no snapshot refers to; false where there are none.
 async fn remove_contents(held: &mut Held, excess: u64) -> Result<bool, StoreError> {
-    let sql = "SELECT id, size FROM contents WHERE NOT EXISTS (SELECT 1 FROM entries WHERE content = contents.id) \
-         ORDER BY used_at, id LIMIT $1";
+    let sql = "SELECT contents.id, blobs.size FROM contents JOIN blobs ON blobs.id = contents.blob \
+         WHERE NOT EXISTS (SELECT 1 FROM entries WHERE content = contents.id) \
+         ORDER BY contents.used_at, contents.id LIMIT $1";
     let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
     let mut ids: Vec<i64> = Vec::new();
     let mut freed = 0;
@@ -60,8 +61,7 @@ async fn remove_contents(held: &mut Held, excess: u64) -> Result<bool, StoreErro
     if ids.is_empty() {
         return Ok(false);
     }
-    let sql = format!("DELETE FROM contents WHERE id IN {}", list(1, ids.len()));
-    ids.iter().fold(once(&sql), Query::bind).execute(held.on()).await?;
+    contents::remove(held, &ids).await?;
     Ok(true)
 }
 

@@ -1,10 +1,12 @@
-//! Contents by key: each is stored once, compressed, however many snapshots refer to it.
+//! Contents by key, each stored once, compressed, however many snapshots refer to it and however many keys stand for it.
 
 use std::collections::{HashMap, HashSet};
 
 use futures_util::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
+use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
+use sqlx::query::Query;
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::CParameter;
 
@@ -20,15 +22,28 @@ const READ: usize = 128;
 const PARALLEL: usize = 4;
 /// Contents written by one statement.
 const WRITE: usize = 64;
+/// Of a blob that no content says.
+const LONE: &str = "NOT EXISTS (SELECT 1 FROM contents WHERE blob = blobs.id)";
 /// The level that zstd itself prefers.
 const LEVEL: i32 = 3;
 
-/// A content as it is stored.
+/// A content to be stored.
 #[derive(Debug)]
 pub(super) struct Packed {
-    pub(super) key: Key,
-    length: i64,
-    data: Vec<u8>,
+    key: Key,
+    /// Of what it says.
+    digest: [u8; 32],
+    content: Vec<u8>,
+    /// Compressed; none where the store had that already.
+    data: Option<Vec<u8>>,
+}
+
+impl Packed {
+    fn compress(&mut self, compressor: &mut Compressor<'_>) -> Result<(), StoreError> {
+        let failed = |error: std::io::Error| StoreError::Invalid(format!("a content can't be compressed: {error}"));
+        self.data = Some(compressor.compress(&self.content).map_err(failed)?);
+        Ok(())
+    }
 }
 
 impl Store {
@@ -76,10 +91,10 @@ impl Store {
         if contents.is_empty() {
             return Ok(());
         }
-        let packed = pack(contents).await?;
+        let mut packed = self.pack(contents).await?;
         in_time(async {
             let mut held = self.database.begin().await?;
-            write(&mut held, &packed).await?;
+            write(&mut held, &mut packed).await?;
             held.commit().await
         })
         .await?;
@@ -87,8 +102,41 @@ impl Store {
         Ok(())
     }
 
+    /// Compresses, on as many threads as the machine runs at once, what the store does not have yet; of a key's contents
+    /// the first counts.
+    pub(super) async fn pack(&self, mut contents: Vec<(Key, Vec<u8>)>) -> Result<Vec<Packed>, StoreError> {
+        let mut seen = HashSet::new();
+        contents.retain(|(key, _)| seen.insert(*key));
+        if contents.is_empty() {
+            return Ok(Vec::new());
+        }
+        let digest = |(key, content): (Key, Vec<u8>)| {
+            let digest = Sha256::digest(&content).into();
+            Ok(Packed { key, digest, content, data: None })
+        };
+        let contents = in_parts(contents, move |part| part.into_iter().map(digest).collect()).await?;
+        let there = in_time(async {
+            let mut held = self.database.acquire().await?;
+            let there = blobs(&mut held, &contents).await?;
+            held.release();
+            Ok(there)
+        });
+        let there = there.await?;
+        in_parts(contents, move |mut part| {
+            let mut compressor = compressor()?;
+            let mut new = part.iter_mut().filter(|packed| !there.contains(&packed.digest));
+            new.try_for_each(|packed| packed.compress(&mut compressor))?;
+            Ok(part)
+        })
+        .await
+    }
+
     async fn read(&self, keys: Vec<Key>) -> Result<Vec<(Key, Vec<u8>)>, StoreError> {
-        let sql = format!("SELECT key, data, length, used_at, id FROM contents WHERE key IN {}", list(1, keys.len()));
+        let sql = format!(
+            "SELECT contents.key, blobs.data, blobs.length, contents.used_at, contents.id FROM contents \
+             JOIN blobs ON blobs.id = contents.blob WHERE contents.key IN {}",
+            list(1, keys.len())
+        );
         let mut held = self.database.acquire().await?;
         let query = keys.iter().fold(once(&sql), |query, key| query.bind(&key.0[..]));
         let rows = query.fetch_all(held.on()).await?;
@@ -121,51 +169,113 @@ pub(super) async fn known(held: &mut Held, keys: &[Key]) -> Result<HashSet<Key>,
     Ok(known)
 }
 
-pub(super) async fn write(held: &mut Held, contents: &[Packed]) -> Result<(), StoreError> {
-    for part in contents.chunks(WRITE) {
-        let sql = format!(
-            "INSERT INTO contents (key, length, size, used_at, data) VALUES {} \
-             ON CONFLICT (key) DO UPDATE SET used_at = excluded.used_at",
-            rows(1, part.len(), 5)
-        );
-        let query = part.iter().fold(once(&sql), |query, content| {
-            let size = i64::try_from(content.data.len()).unwrap_or(i64::MAX);
-            query.bind(&content.key.0[..]).bind(content.length).bind(size).bind(now()).bind(&content.data[..])
-        });
-        query.execute(held.on()).await?;
+/// Which of what these say is stored, by its digests.
+async fn blobs(held: &mut Held, contents: &[Packed]) -> Result<HashSet<[u8; 32]>, StoreError> {
+    let mut there = HashSet::with_capacity(contents.len());
+    for part in contents.chunks(LOOKUP) {
+        let sql = format!("SELECT digest FROM blobs WHERE digest IN {}", list(1, part.len()));
+        let query = part.iter().fold(once(&sql), |query, packed| query.bind(&packed.digest[..]));
+        for row in query.fetch_all(held.on()).await? {
+            there.insert(key(row.try_get(0)?)?.0);
+        }
+    }
+    Ok(there)
+}
+
+/// Stores contents, inside a transaction.
+pub(super) async fn write(held: &mut Held, contents: &mut [Packed]) -> Result<(), StoreError> {
+    for part in contents.chunks_mut(WRITE) {
+        if !write_part(held, part).await? {
+            // Something that was there when they were packed has been removed since.
+            let there = blobs(held, part).await?;
+            let mut compressor = compressor()?;
+            let mut gone = part.iter_mut().filter(|packed| !there.contains(&packed.digest));
+            gone.try_for_each(|packed| packed.compress(&mut compressor))?;
+            write_part(held, part).await?;
+        }
     }
     Ok(())
 }
 
-/// Compresses on as many threads as the machine runs at once; of a key's contents the first counts.
-pub(super) async fn pack(mut contents: Vec<(Key, Vec<u8>)>) -> Result<Vec<Packed>, StoreError> {
-    let mut seen = HashSet::new();
-    contents.retain(|(key, _)| seen.insert(*key));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let share = contents.len().div_ceil(threads).max(1);
-    let mut parts = Vec::new();
-    while !contents.is_empty() {
-        let part = contents.split_off(contents.len().saturating_sub(share));
-        parts.push(blocking(move || {
-            let mut compressor = compressor().map_err(|error| StoreError::Unavailable(error.to_string()))?;
-            part.into_iter().map(|(key, data)| pack_one(&mut compressor, key, &data)).collect()
-        }));
+/// False where not all is stored, since what one says is neither given nor there.
+async fn write_part(held: &mut Held, part: &[Packed]) -> Result<bool, StoreError> {
+    let new: Vec<_> = part.iter().filter_map(|packed| Some((packed, packed.data.as_ref()?))).collect();
+    if !new.is_empty() {
+        let sql = format!(
+            "INSERT INTO blobs (digest, length, size, data) VALUES {} ON CONFLICT DO NOTHING",
+            rows(1, new.len(), 4)
+        );
+        let number = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
+        let query = new.iter().fold(once(&sql), |query, (Packed { digest, content, .. }, data)| {
+            query.bind(&digest[..]).bind(number(content.len())).bind(number(data.len())).bind(&data[..])
+        });
+        query.execute(held.on()).await?;
     }
-    let packed: Vec<Vec<_>> = futures_util::future::try_join_all(parts).await?;
-    Ok(packed.into_iter().flatten().collect())
+    let sql = format!(
+        "WITH given (key, digest, used_at) AS (VALUES {}) INSERT INTO contents (key, blob, used_at) \
+         SELECT given.key, blobs.id, given.used_at FROM given JOIN blobs ON blobs.digest = given.digest WHERE TRUE \
+         ON CONFLICT (key) DO UPDATE SET used_at = excluded.used_at",
+        rows(1, part.len(), 3)
+    );
+    let query = part
+        .iter()
+        .fold(once(&sql), |query, Packed { key, digest, .. }| query.bind(&key.0[..]).bind(&digest[..]).bind(now()));
+    let is_all = query.execute(held.on()).await?.rows_affected() == part.len() as u64;
+    if !new.is_empty() {
+        // What was given for a key that stands for something else already.
+        let sql = format!("DELETE FROM blobs WHERE digest IN {} AND {LONE}", list(1, new.len()));
+        let query = new.iter().fold(once(&sql), |query, (packed, _)| query.bind(&packed.digest[..]));
+        query.execute(held.on()).await?;
+    }
+    Ok(is_all)
 }
 
-fn compressor() -> std::io::Result<Compressor<'static>> {
-    let mut compressor = Compressor::new(LEVEL)?;
-    // What the disk did to the bytes shows when they are read.
-    compressor.set_parameter(CParameter::ChecksumFlag(true))?;
-    Ok(compressor)
+/// Removes contents of which nobody has a file, and what only they said, inside a transaction.
+pub(super) async fn remove(held: &mut Held, ids: &[i64]) -> Result<(), StoreError> {
+    for part in ids.chunks(LOOKUP) {
+        let sql = format!(
+            "DELETE FROM contents WHERE id IN {} \
+             AND NOT EXISTS (SELECT 1 FROM entries WHERE content = contents.id) RETURNING blob",
+            list(1, part.len())
+        );
+        let removed = part.iter().fold(once(&sql), Query::bind).fetch_all(held.on()).await?;
+        if removed.is_empty() {
+            continue;
+        }
+        let sql = format!("DELETE FROM blobs WHERE id IN {} AND {LONE}", list(1, removed.len()));
+        let query = removed
+            .iter()
+            .try_fold(once(&sql), |query, row| Ok::<_, StoreError>(query.bind(row.try_get::<i64, _>(0)?)));
+        query?.execute(held.on()).await?;
+    }
+    Ok(())
 }
 
-fn pack_one(compressor: &mut Compressor<'_>, key: Key, data: &[u8]) -> Result<Packed, StoreError> {
-    let failed = |error: std::io::Error| StoreError::Invalid(format!("a content can't be compressed: {error}"));
-    let length = i64::try_from(data.len()).unwrap_or(i64::MAX);
-    Ok(Packed { key, length, data: compressor.compress(data).map_err(failed)? })
+/// Works on parts of these, on as many threads as the machine runs at once.
+async fn in_parts<T: Send + 'static, R: Send + 'static>(
+    mut all: Vec<T>,
+    work: impl Fn(Vec<T>) -> Result<Vec<R>, StoreError> + Clone + Send + 'static,
+) -> Result<Vec<R>, StoreError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = all.len().div_ceil(threads).max(1);
+    let mut parts = Vec::new();
+    while !all.is_empty() {
+        let part = all.split_off(all.len().saturating_sub(share));
+        let work = work.clone();
+        parts.push(blocking(move || work(part)));
+    }
+    let done: Vec<Vec<_>> = futures_util::future::try_join_all(parts).await?;
+    Ok(done.into_iter().flatten().collect())
+}
+
+fn compressor() -> Result<Compressor<'static>, StoreError> {
+    let compressor = || {
+        let mut compressor = Compressor::new(LEVEL)?;
+        // What the disk did to the bytes shows when they are read.
+        compressor.set_parameter(CParameter::ChecksumFlag(true))?;
+        Ok::<_, std::io::Error>(compressor)
+    };
+    compressor().map_err(|error| StoreError::Unavailable(error.to_string()))
 }
 
 fn unpack(decompressor: &mut Decompressor<'_>, row: &AnyRow) -> Result<(Key, Vec<u8>), StoreError> {

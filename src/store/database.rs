@@ -26,8 +26,8 @@ const WRITER: Duration = Duration::from_secs(20);
 const CONNECTIONS: u32 = 8;
 /// The WAL is cut to this size once it is written back.
 const WAL_BYTES: u32 = 4 << 20;
-/// What a content and a snapshot's file take beside a content's bytes in PostgreSQL, in rows and indexes.
-const POSTGRES_OVERHEAD: (u32, u32) = (300, 110);
+/// What a blob, a content and a snapshot's file take beside a blob's bytes in PostgreSQL, in rows and indexes.
+const POSTGRES_OVERHEAD: (u32, u32, u32) = (200, 200, 110);
 
 /// Where things are kept.
 #[derive(Clone, PartialEq, Eq)]
@@ -188,9 +188,10 @@ impl Kind {
                 .into(),
             // The files' own sizes tell of a removal only after PostgreSQL's own cleaning.
             Self::Postgres => {
-                let (content, file) = POSTGRES_OVERHEAD;
+                let (blob, content, file) = POSTGRES_OVERHEAD;
                 format!(
-                    "SELECT CAST((SELECT COALESCE(SUM(size + {content}), 0) FROM contents) \
+                    "SELECT CAST((SELECT COALESCE(SUM(size + {blob}), 0) FROM blobs) \
+                     + (SELECT COUNT(*) * {content} FROM contents) \
                      + (SELECT COALESCE(SUM(files * {file} + length(details)), 0) FROM snapshots) AS BIGINT)"
                 )
                 .into()
@@ -207,8 +208,14 @@ impl Kind {
 
     fn migrations(self) -> Migrator {
         let scripts = match self {
-            Self::Sqlite => [(1, include_str!("migrations/sqlite/0001_snapshots.sql"))],
-            Self::Postgres => [(1, include_str!("migrations/postgres/0001_snapshots.sql"))],
+            Self::Sqlite => [
+                (1, include_str!("migrations/sqlite/0001_snapshots.sql")),
+                (2, include_str!("migrations/sqlite/0002_blobs.sql")),
+            ],
+            Self::Postgres => [
+                (1, include_str!("migrations/postgres/0001_snapshots.sql")),
+                (2, include_str!("migrations/postgres/0002_blobs.sql")),
+            ],
         };
         let migration = |(version, script): (i64, &'static str)| {
             Migration::new(version, "".into(), MigrationType::Simple, script.into(), false)

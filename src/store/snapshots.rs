@@ -126,14 +126,14 @@ impl Store {
     /// [`StoreError::Unavailable`], [`StoreError::Full`] and [`StoreError::Corrupt`].
     pub async fn save(&self, new: NewSnapshot, contents: Vec<(Key, Vec<u8>)>) -> Result<Snapshot, StoreError> {
         check(&new)?;
-        let packed = contents::pack(contents).await?;
+        let mut packed = self.pack(contents).await?;
         let saved = in_time(async {
             let mut held = self.database.begin().await?;
             let latest = newest(&mut held, &new.project_id).await?.map(|(snapshot, _)| snapshot);
             if matches!(&new.base, Base::Latest(base) if base.as_ref() != latest.as_ref().map(|latest| &latest.id)) {
                 return Err(StoreError::Conflict { latest: latest.map(|latest| latest.id) });
             }
-            contents::write(&mut held, &packed).await?;
+            contents::write(&mut held, &mut packed).await?;
             let snapshot = insert(&mut held, &new).await?;
             let before = match &latest {
                 Some(latest) => self.listed(&mut held, latest).await?,
@@ -418,15 +418,7 @@ pub(super) async fn remove(held: &mut Held, number: i64) -> Result<(), StoreErro
          AND NOT EXISTS (SELECT 1 FROM snapshot_files WHERE entry = entries.id AND snapshot <> $1) RETURNING content";
     let contents: Vec<i64> = sqlx::query_scalar(lone).bind(number).fetch_all(held.on()).await?;
     sqlx::query("DELETE FROM snapshots WHERE number = $1").bind(number).execute(held.on()).await?;
-    for part in contents.chunks(LOOKUP) {
-        let sql = format!(
-            "DELETE FROM contents WHERE id IN {} \
-             AND NOT EXISTS (SELECT 1 FROM entries WHERE content = contents.id)",
-            list(1, part.len())
-        );
-        part.iter().fold(once(&sql), Query::bind).execute(held.on()).await?;
-    }
-    Ok(())
+    contents::remove(held, &contents).await
 }
 
 async fn by_id(held: &mut Held, id: &str) -> Result<Option<(Snapshot, i64)>, StoreError> {

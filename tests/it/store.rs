@@ -143,6 +143,8 @@ macro_rules! on_both {
 
 on_both! {
     contents_are_kept_once_and_come_back
+    what_several_keys_stand_for_is_stored_once
+    what_is_removed_while_it_is_stored_anew_is_there
     many_contents_come_back_quickly
     a_damaged_content_is_told
     a_snapshot_comes_back_as_it_was_saved
@@ -177,9 +179,49 @@ async fn contents_are_kept_once_and_come_back(place: Place) {
     let wanted = HashMap::from([(key(1), b"one".to_vec()), (key(2), vec![]), (key(3), large)]);
     assert!(store.get(&[key(1), key(2), key(3), key(4)]).await.unwrap() == wanted);
     assert_eq!(store.contains(&[key(4), key(2)]).await.unwrap(), HashSet::from([key(2)]));
-    assert_eq!(place.number("SELECT COUNT(*) FROM contents").await, 3);
+    for table in ["contents", "blobs"] {
+        assert_eq!(place.number(&format!("SELECT COUNT(*) FROM {table}")).await, 3, "{table}");
+    }
     store.close().await;
     assert_eq!(place.open().await.get(&[key(1)]).await.unwrap()[&key(1)], b"one");
+}
+
+async fn what_several_keys_stand_for_is_stored_once(place: Place) {
+    let store = place.open().await;
+    let content = bytes(1, 100_000);
+    let save = async |project: &str, number| {
+        let contents = vec![(key(number), content.clone()), (key(number + 10), content.clone())];
+        store.save(snapshot(project, vec![file("a.py", number)]), contents).await.unwrap()
+    };
+    let (one, other) = (save("p", 1).await, save("q", 2).await);
+    store.put(vec![(key(3), content.clone()), (key(4), b"another".to_vec())]).await.unwrap();
+    let blobs = "SELECT COUNT(*) FROM blobs";
+    assert_eq!(place.number(blobs).await, 2);
+    let wanted: HashMap<_, _> = [1, 2, 3, 11, 12].map(|number| (key(number), content.clone())).into();
+    assert!(store.get(&[1, 2, 3, 11, 12].map(key)).await.unwrap() == wanted);
+    store.delete(&one.id).await.unwrap();
+    assert!(!has(&store, 1).await && store.get(&[key(2)]).await.unwrap()[&key(2)] == content);
+    // As keeping within the bound does.
+    place.execute("DELETE FROM contents WHERE id NOT IN (SELECT content FROM entries)").await;
+    store.delete(&other.id).await.unwrap();
+    assert_eq!(place.number(blobs).await, 1);
+}
+
+async fn what_is_removed_while_it_is_stored_anew_is_there(place: Place) {
+    let store = place.open().await;
+    for round in 0..100 {
+        let content = vec![(key(round), b"the same".to_vec())];
+        let saved = store.save(snapshot("p", vec![file("a.py", round)]), content).await.unwrap();
+        let again = key(1000 + round);
+        let (put, deleted) = tokio::join!(store.put(vec![(again, b"the same".to_vec())]), store.delete(&saved.id));
+        put.unwrap();
+        deleted.unwrap();
+        assert_eq!(store.get(&[again]).await.unwrap().get(&again), Some(&b"the same".to_vec()), "round {round}");
+        // Then it goes with the next.
+        store.save(snapshot("q", vec![file("a.py", 1000 + round)]), vec![]).await.unwrap();
+        store.keep_latest("q", 0).await.unwrap();
+        assert_eq!(place.number("SELECT COUNT(*) FROM blobs").await, 0, "round {round}");
+    }
 }
 
 async fn many_contents_come_back_quickly(place: Place) {
@@ -214,9 +256,9 @@ async fn a_damaged_content_is_told(place: Place) {
     let store = place.open().await;
     put(&store, 1).await;
     put(&store, 2).await;
-    let other = "(SELECT data FROM contents WHERE length = 6001)";
+    let other = "(SELECT data FROM blobs WHERE length = 6001)";
     store.put(vec![(key(3), bytes(3, 6001))]).await.unwrap();
-    place.execute(&format!("UPDATE contents SET data = {other} WHERE id = (SELECT MIN(id) FROM contents)")).await;
+    place.execute(&format!("UPDATE blobs SET data = {other} WHERE id = (SELECT MIN(id) FROM blobs)")).await;
     let error = store.get(&[key(1), key(2)]).await.unwrap_err();
     assert!(matches!(error, StoreError::Corrupt(_)), "{error}");
     assert_eq!(store.get(&[key(2)]).await.unwrap().len(), 1);
@@ -414,7 +456,9 @@ async fn only_the_latest_are_kept(place: Place) {
     assert_eq!(left.iter().map(|snapshot| &snapshot.id).collect::<Vec<_>>(), [&ids[0], &ids[1]]);
     assert_eq!(store.keep_latest("p", 0).await.unwrap(), 2);
     assert_eq!(store.list(None, 99, None).await.unwrap().snapshots.len(), 5);
-    assert_eq!(place.number("SELECT COUNT(*) FROM contents").await, 1);
+    for table in ["contents", "blobs"] {
+        assert_eq!(place.number(&format!("SELECT COUNT(*) FROM {table}")).await, 1, "{table}");
+    }
 }
 
 /// A bound that is reached as soon as something is kept beside this.
@@ -425,7 +469,7 @@ async fn at_its_bound(place: &Place, store: &Store) -> Store {
         Location::Postgres(_) => {
             place
                 .number(
-                    "SELECT CAST((SELECT SUM(size + 300) FROM contents) \
+                    "SELECT CAST((SELECT SUM(size + 200) FROM blobs) + (SELECT COUNT(*) * 200 FROM contents) \
                      + (SELECT COALESCE(SUM(files * 110 + length(details)), 0) FROM snapshots) AS BIGINT)",
                 )
                 .await
@@ -504,7 +548,7 @@ async fn the_bound_holds_while_much_is_saved(place: Place) {
         let contents = numbers().map(|number| (key(number), bytes(number, 60_000))).collect();
         let files = numbers().map(|number| file(&format!("{number}.py"), number)).collect();
         store.save(snapshot("p", files), contents).await.unwrap();
-        let kept = place.number("SELECT CAST(SUM(size) AS BIGINT) FROM contents").await.unsigned_abs();
+        let kept = place.number("SELECT CAST(SUM(size) AS BIGINT) FROM blobs").await.unsigned_abs();
         assert!(kept < max, "{kept} in round {round}");
         if matches!(place.location, Location::Sqlite(_)) {
             let taken = place.bytes().await.unsigned_abs();
@@ -583,6 +627,12 @@ async fn a_store_with_the_first_schema_is_brought_up_to_date(place: Place) {
     assert_eq!(store.get(&[key(1)]).await.unwrap()[&key(1)], b"types");
     let next = NewSnapshot { base: Base::Latest(Some("old".into())), ..snapshot("p", vec![file("b.py", 1)]) };
     store.save(next, vec![]).await.unwrap();
+    // What it has by another name is stored again, and goes like any other.
+    store.put(vec![(key(2), b"types".to_vec())]).await.unwrap();
+    assert_eq!(place.number("SELECT COUNT(*) FROM blobs").await, 2);
+    store.keep_latest("p", 0).await.unwrap();
+    assert_eq!([has(&store, 1).await, has(&store, 2).await], [false, true]);
+    assert_eq!(place.number("SELECT COUNT(*) FROM blobs").await, 1);
 }
 
 async fn a_store_of_a_newer_version_is_refused(place: Place) {
