@@ -31,6 +31,7 @@ impl Store {
             if used <= max {
                 break;
             }
+            self.write_notes_in(&mut held).await?;
             contents = contents && remove_contents(&mut held, used - max).await?;
             if !contents && !remove_snapshot(&mut held).await? {
                 tracing::warn!(used, max, "the projects' latest snapshots alone are more than the store's bound");

@@ -11,7 +11,8 @@ use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::CParameter;
 
 use super::database::{Held, in_time, list, once, rows};
-use super::{Key, Store, StoreError, Table, is_stale, now};
+use super::notes::Table;
+use super::{Key, Store, StoreError, is_stale, now};
 use crate::blocking::blocking;
 
 /// Keys looked up by one statement.
@@ -147,7 +148,7 @@ impl Store {
                 stale.push(row.try_get(4)?);
             }
         }
-        self.touch(Table::Contents, stale).await;
+        self.note(Table::Contents, stale);
         blocking(move || {
             let mut decompressor = Decompressor::new().map_err(|error| StoreError::Unavailable(error.to_string()))?;
             rows.iter().map(|row| unpack(&mut decompressor, row)).collect()

@@ -7,14 +7,15 @@ mod contents;
 mod database;
 mod error;
 mod keeper;
+mod notes;
 mod snapshots;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use database::Database;
+use notes::Notes;
 use snapshots::Lists;
-use sqlx::query::Query;
 
 pub use database::Location;
 pub use error::StoreError;
@@ -23,8 +24,8 @@ pub use snapshots::{Base, NewSnapshot, Page, Snapshot, SnapshotFile};
 
 /// What was used within this time counts as used just now, so that a read seldom writes.
 const COARSE: Duration = Duration::from_secs(60);
-/// How long a read waits to note that something was used.
-const NOTE: Duration = Duration::from_secs(1);
+/// How long a store that is closed may take to note what was used.
+const LAST_NOTES: Duration = Duration::from_secs(1);
 
 /// What a content is known by: a digest of all that it depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,6 +40,7 @@ pub struct Store {
     database: Arc<Database>,
     max_bytes: Option<u64>,
     lists: Lists,
+    notes: Notes,
 }
 
 impl Store {
@@ -49,41 +51,21 @@ impl Store {
     /// [`StoreError::Unavailable`], [`StoreError::Full`], [`StoreError::Newer`], [`StoreError::Corrupt`], and
     /// [`StoreError::Invalid`] for a location that is none.
     pub async fn open(location: &Location, max_bytes: Option<u64>) -> Result<Self, StoreError> {
-        let store = Self { database: Arc::new(Database::open(location).await?), max_bytes, lists: Lists::default() };
+        let store = Self {
+            database: Arc::new(Database::open(location).await?),
+            max_bytes,
+            lists: Lists::default(),
+            notes: Notes::default(),
+        };
         store.trim().await;
         Ok(store)
     }
 
     /// Closes the connections, once the calls under way have ended or a few seconds have passed.
     pub async fn close(&self) {
+        let _ = tokio::time::timeout(LAST_NOTES, self.write_notes()).await;
         self.database.close().await;
     }
-
-    /// Notes that these rows were used; what is read does not depend on whether that works.
-    async fn touch(&self, table: Table, ids: Vec<i64>) {
-        let note = async {
-            let (name, id) = match table {
-                Table::Contents => ("contents", "id"),
-                Table::Snapshots => ("snapshots", "number"),
-            };
-            let sql = format!("UPDATE {name} SET used_at = $1 WHERE {id} IN {}", database::list(2, ids.len()));
-            let mut held = self.database.begin().await?;
-            ids.iter().fold(database::once(&sql).bind(now()), Query::bind).execute(held.on()).await?;
-            held.commit().await
-        };
-        if !ids.is_empty()
-            && let Err(error) = tokio::time::timeout(NOTE, note).await.unwrap_or(Ok::<_, StoreError>(()))
-        {
-            tracing::debug!(%error, "the store could not note what was used");
-        }
-    }
-}
-
-/// What is removed by its use.
-#[derive(Clone, Copy, Debug)]
-enum Table {
-    Contents,
-    Snapshots,
 }
 
 /// Microseconds since 1970, as the columns of times have them.

@@ -11,7 +11,8 @@ use sqlx::query::Query;
 
 use super::contents::{self, LOOKUP};
 use super::database::{Held, in_time, list, once, rows};
-use super::{Key, Store, StoreError, Table, is_stale, now};
+use super::notes::Table;
+use super::{Key, Store, StoreError, is_stale, now};
 
 /// A snapshot to be saved.
 #[derive(Clone, Debug)]
@@ -173,7 +174,7 @@ impl Store {
             held.release();
             Ok(found)
         });
-        Ok(self.used(found.await?).await)
+        Ok(self.used(found.await?))
     }
 
     /// The project's latest snapshot; none where there is none.
@@ -187,7 +188,7 @@ impl Store {
             held.release();
             Ok(found)
         });
-        Ok(self.used(found.await?).await)
+        Ok(self.used(found.await?))
     }
 
     /// Snapshots of one project or of all, newest first, from where a page said that the next begins. What is saved
@@ -244,7 +245,7 @@ impl Store {
             Ok((files, found))
         });
         let (mut files, found) = read.await?;
-        self.used(found).await.ok_or_else(|| StoreError::NotFound(id.to_owned()))?;
+        self.used(found).ok_or_else(|| StoreError::NotFound(id.to_owned()))?;
         files.sort_unstable();
         files.dedup();
         if is_new {
@@ -306,10 +307,10 @@ impl Store {
     }
 
     /// Notes that a snapshot was used.
-    async fn used(&self, found: Option<(Snapshot, i64)>) -> Option<Snapshot> {
+    fn used(&self, found: Option<(Snapshot, i64)>) -> Option<Snapshot> {
         let (snapshot, used_at) = found?;
         if is_stale(used_at) {
-            self.touch(Table::Snapshots, vec![snapshot.number]).await;
+            self.note(Table::Snapshots, [snapshot.number]);
         }
         Some(snapshot)
     }

@@ -158,6 +158,7 @@ on_both! {
     only_the_latest_are_kept
     the_least_used_goes_first
     reads_count_as_use_once_a_minute
+    what_is_used_is_noted_while_the_store_is_open
     a_project_s_latest_snapshot_stays_whatever_the_bound
     the_bound_holds_while_much_is_saved
     a_snapshot_after_a_small_change_costs_little
@@ -509,13 +510,15 @@ async fn the_least_used_goes_first(place: Place) {
 }
 
 async fn reads_count_as_use_once_a_minute(place: Place) {
-    let store = place.open().await;
-    let saved = save(&store, "p", 1).await;
+    let saved = save(&place.open().await, "p", 1).await;
     let used = "SELECT (SELECT MAX(used_at) FROM contents) + (SELECT MAX(used_at) FROM snapshots)";
     let use_all = async || {
+        let store = place.open().await;
         store.get(&[key(1)]).await.unwrap();
         store.files(&saved.id, None).await.unwrap();
         store.latest("p").await.unwrap();
+        // What was used is noted by then.
+        store.close().await;
         place.number(used).await
     };
     let fresh = place.number(used).await;
@@ -524,6 +527,18 @@ async fn reads_count_as_use_once_a_minute(place: Place) {
     let noted = use_all().await;
     assert!(noted > fresh);
     assert_eq!(use_all().await, noted);
+}
+
+async fn what_is_used_is_noted_while_the_store_is_open(place: Place) {
+    let store = place.open().await;
+    put(&store, 1).await;
+    place.age().await;
+    let used = "SELECT MAX(used_at) FROM contents";
+    let aged = place.number(used).await;
+    store.get(&[key(1)]).await.unwrap();
+    while place.number(used).await == aged {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn a_project_s_latest_snapshot_stays_whatever_the_bound(place: Place) {
